@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the plan may know of this process and machine.
+#pragma once
+
+#include "cpu/plan.h"
+
+namespace rnnfast {
+
+// Threads as torch.get_num_threads() says; vector width of the target in use; cache sizes read once.
+Machine this_machine();
+
+}  // namespace rnnfast

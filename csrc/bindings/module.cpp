@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// rnnfast._C: importing it loads the ops (their static initialisers); it answers questions about this build.
+#include <torch/csrc/utils/pybind.h>
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+
+#include <chrono>
+
+#include "bindings/machine.h"
+#include "cpu/kernels.h"
+
+#ifndef RNNFAST_VERSION
+#error "RNNFAST_VERSION must be defined by the build"
+#endif
+
+namespace py = pybind11;
+
+namespace rnnfast {
+namespace {
+
+std::vector<std::string> names(const std::vector<const Kernels*>& list) {
+  std::vector<std::string> result;
+  for (const Kernels* k : list) result.emplace_back(k->name);
+  return result;
+}
+
+Activation activation_named(const std::string& name) {
+  if (name == "exp") return Activation::kExp;
+  if (name == "tanh") return Activation::kTanh;
+  if (name == "sigmoid") return Activation::kSigmoid;
+  throw std::invalid_argument("rnnfast: activation: name: expected exp, tanh or sigmoid, got '" + name + "'");
+}
+
+at::Tensor apply_activation(const std::string& name, const at::Tensor& input) {
+  const Activation which = activation_named(name);
+  TORCH_CHECK(input.device().is_cpu() && (input.scalar_type() == at::kFloat || input.scalar_type() == at::kDouble),
+              "rnnfast: activation: tensor: expected float32 or float64 on the CPU, got ", input.toString());
+  const at::Tensor in = input.contiguous();
+  at::Tensor out = at::empty_like(in);
+  if (in.scalar_type() == at::kFloat) {
+    kernels().activation_f32(which, in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), in.numel());
+  } else {
+    kernels().activation_f64(which, in.const_data_ptr<double>(), out.mutable_data_ptr<double>(), in.numel());
+  }
+  return out;
+}
+
+// GF/s of independent fp32 FMAs on `threads` threads, for about 20 ms.
+double fma_peak(int threads) {
+  struct Context {
+    double (*run)(int64_t);
+    int64_t rounds;
+  } context{kernels().fma_flops, 1'000'000};
+  const auto body = [](void* c, int, int) {
+    const Context* ctx = static_cast<Context*>(c);
+    ctx->run(ctx->rounds);
+  };
+  run_team(threads, body, &context);  // warm-up
+  const auto start = std::chrono::steady_clock::now();
+  run_team(threads, body, &context);
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  const double flops = context.run(0) + kernels().fma_flops(1) * double(context.rounds) * threads;
+  return flops / elapsed.count() * 1e-9;
+}
+
+py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions, int element_bytes, bool training) {
+  const LayerShape shape{T, B, I, H, directions, element_bytes, false};
+  const Machine machine = this_machine();
+  const LayerPlan plan = plan_forward(shape, machine);
+  const LayerPlan back = plan_backward(shape, machine);
+  py::dict result;
+  result["isa"] = kernels().name;
+  result["lanes"] = machine.vector_bytes / element_bytes;
+  result["threads"] = plan.threads;
+  result["groups"] = plan.groups;
+  result["decomposition"] = to_string(plan.split);
+  result["weights"] = to_string(plan.weights);
+  result["chunk_steps"] = plan.chunk_steps;
+  if (training) result["backward_decomposition"] = to_string(back.split);
+  result["flops"] = (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * 4.0 * double(H) * double(I + H);
+  result["thread_limit"] = team_limit_reason() ? team_limit_reason() : "";
+  return result;
+}
+
+}  // namespace
+}  // namespace rnnfast
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  using namespace rnnfast;
+  m.doc() = "rnnfast's compiled core: loads the ops and answers questions about the build.";
+  kernels();  // so that a wrong RNNFAST_ISA is reported at import
+  m.def("version", [] { return RNNFAST_VERSION; });
+  m.def("isa", [] { return kernels().name; });
+  m.def("isas_built", [] { return names(kernels_built()); });
+  m.def("isas_available", [] { return names(kernels_available()); });
+  m.def("set_isa", &use_isa, py::arg("name"));
+  m.def("threads", [] { return this_machine().threads; });
+  m.def("activation", &apply_activation, py::arg("name"), py::arg("tensor"));
+  m.def("fma_peak", &fma_peak, py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
+  m.def("explain_lstm", &explain_lstm, py::arg("T"), py::arg("B"), py::arg("I"), py::arg("H"),
+        py::arg("directions"), py::arg("element_bytes"), py::arg("training"));
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a layer's kernels are told: pointers, sizes, strides in elements. Plain data, no torch.
+#pragma once
+
+#include <cstdint>
+
+namespace rnnfast {
+
+// Which rows of the batch are active at each time step: all B of them (dense), or torch's packed layout, where step
+// t has the first batch_sizes[t] samples and its rows begin at offsets[t].
+struct Sequence {
+  int64_t T = 0;                         // time steps
+  int64_t B = 0;                         // batch
+  const int64_t* batch_sizes = nullptr;  // [T], non-increasing; null: dense
+  const int64_t* offsets = nullptr;      // [T + 1]; null: dense
+
+  int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : B; }
+  int64_t first_row(int64_t t) const { return offsets ? offsets[t] : t * B; }
+  int64_t rows() const { return first_row(T); }
+
+  // The last time step at which sample b is active.
+  int64_t last_step(int64_t b) const {
+    int64_t t = T - 1;
+    while (active(t) <= b) --t;
+    return t;
+  }
+
+  // Processing order: the p-th step that a scan visits is time step t.
+  static int64_t time_of(int64_t p, int64_t T, bool reverse) { return reverse ? T - 1 - p : p; }
+
+  // How many samples had a step before (after) t in processing order. Always a prefix of the batch.
+  int64_t active_before(int64_t t, bool reverse) const {
+    const int64_t before = reverse ? t + 1 : t - 1;
+    return before < 0 || before >= T ? 0 : (active(before) < active(t) ? active(before) : active(t));
+  }
+  int64_t active_after(int64_t t, bool reverse) const { return active_before(t, !reverse); }
+};
+
+template <class T>
+struct LstmWeights {
+  const T* w_ih = nullptr;  // [4H, I] contiguous
+  const T* w_hh = nullptr;  // [4H, H] contiguous
+  const T* b_ih = nullptr;  // [4H] or null
+  const T* b_hh = nullptr;  // [4H] or null
+};
+
+// Every matrix has contiguous rows. Null optional inputs mean zeros.
+template <class T>
+struct LstmInputs {
+  Sequence sequence;
+  int64_t I = 0, H = 0;
+  int directions = 1;       // direction 1 runs from the last step to the first
+  const T* x = nullptr;     // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
+  int64_t x_step = 0, x_row = 0;
+  const T* h0 = nullptr;    // [D, B, H] or null
+  const T* c0 = nullptr;    // [D, B, H] or null
+  LstmWeights<T> weights[2];
+
+  const T* x_at(int64_t t, int64_t b) const {
+    return x + (sequence.offsets ? sequence.offsets[t] * x_row : t * x_step) + b * x_row;
+  }
+};
+
+template <class T>
+struct LstmForward {
+  LstmInputs<T> in;
+  T* y = nullptr;      // [N, D*H]
+  T* h_n = nullptr;    // [D, B, H]
+  T* c_n = nullptr;    // [D, B, H]; also the running cell state of the scan
+  T* gates = nullptr;  // [D, N, 4H] activations for the backward pass, or null in inference
+  T* cells = nullptr;  // [D, N, H] likewise
+};
+
+template <class T>
+struct LstmBackward {
+  LstmInputs<T> in;
+  const T* y = nullptr;      // what the forward pass returned
+  const T* gates = nullptr;
+  const T* cells = nullptr;
+  const T* grad_y = nullptr;    // [N, D*H] or null
+  const T* grad_h_n = nullptr;  // [D, B, H] or null
+  const T* grad_c_n = nullptr;  // [D, B, H] or null
+  T* grad_x = nullptr;          // [N, I] contiguous; null (here and below): not asked for
+  T* grad_h0 = nullptr;         // [D, B, H]
+  T* grad_c0 = nullptr;         // [D, B, H]
+  T* grad_w_ih[2] = {nullptr, nullptr};
+  T* grad_w_hh[2] = {nullptr, nullptr};
+  T* grad_b[2] = {nullptr, nullptr};  // [4H]: b_ih and b_hh have the same gradient
+};
+
+}  // namespace rnnfast

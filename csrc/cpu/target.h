@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The body of a target: everything that is compiled for its instruction set. A target's .cpp includes the shared
+// plain-data headers, opens its `#pragma GCC target`, defines RNNFAST_NAMESPACE and RNNFAST_VECTOR_BYTES, and
+// includes this. All templates live in the target's own namespace: one compiled for AVX-512 must never become the
+// copy that the linker keeps for everyone.
+#pragma once
+
+#include "core/activations.h"
+#include "cpu/lstm_backward.h"
+#include "cpu/lstm_forward.h"
+
+namespace RNNFAST_NAMESPACE {
+
+template <class T>
+void activation(Activation which, const T* in, T* out, int64_t n) {
+  using V = TargetVec<T>;
+  for (int64_t i = 0; i < n; i += V::kLanes) {
+    const int valid = int(n - i < V::kLanes ? n - i : V::kLanes);
+    const V x = load_first<V>(in + i, valid);
+    const V y = which == Activation::kExp ? exp(x) : which == Activation::kTanh ? tanh(x) : sigmoid(x);
+    store_first(out + i, y, valid);
+  }
+}
+
+// Two FMAs a cycle need at least eight chains; kAccumulators are more than that on every target.
+inline double fma_flops(int64_t rounds) {
+  using V = TargetVec<float>;
+  V acc[kAccumulators];
+  for (int i = 0; i < kAccumulators; ++i) acc[i] = splat<V>(float(i));
+  const V a = splat<V>(0.999999f), b = splat<V>(1e-6f);
+  for (int64_t k = 0; k < rounds; ++k) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kAccumulators; ++i) {
+      acc[i] = fma(acc[i], a, b);
+    }
+  }
+  V sum = acc[0];
+  for (int i = 1; i < kAccumulators; ++i) sum = sum + acc[i];
+  volatile float sink = sum_lanes(sum);
+  (void)sink;
+  return double(rounds) * kAccumulators * V::kLanes * 2;
+}
+
+// constexpr, so that a table is data: no code of a target may run before its processor is known to support it.
+constexpr Kernels make_kernels(const char* name) {
+  return {name,
+          RNNFAST_VECTOR_BYTES,
+          &lstm_forward<float>,
+          &lstm_forward<double>,
+          &lstm_backward<float>,
+          &lstm_backward<double>,
+          &activation<float>,
+          &activation<double>,
+          &fma_flops};
+}
+
+}  // namespace RNNFAST_NAMESPACE

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// AVX-512: 16 floats, 32 registers.
+#include "cpu/targets/common.h"
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,bmi,bmi2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,bmi,bmi2")
+#endif
+#define RNNFAST_NAMESPACE rnnfast_avx512
+#define RNNFAST_VECTOR_BYTES 64
+#include "cpu/target.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace rnnfast {
+extern const Kernels k_avx512;
+constexpr Kernels k_avx512 = rnnfast_avx512::make_kernels("avx512");
+}  // namespace rnnfast
+
+#endif  // defined(__x86_64__)

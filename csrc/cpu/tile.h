@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The micro-kernel: a tile of R rows x NV vectors of accumulators, held in registers over the whole K loop.
+// Everything that multiplies matrices here (scans, projection, gradients) is this tile with another epilogue.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace RNNFAST_NAMESPACE {
+
+using namespace rnnfast;  // the shared plain data: params, plan, jobs
+
+// Rows of a full tile: 4 vectors a row must leave registers for one row of the panel and the broadcasts.
+#if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kTileRows = 6;      // 24 of 32 registers
+constexpr int kAccumulators = 24;
+#else
+constexpr int kTileRows = 3;      // 12 of 16 registers
+constexpr int kAccumulators = 12;
+#endif
+
+template <class T>
+using TargetVec = Vec<T, RNNFAST_VECTOR_BYTES / int(sizeof(T))>;
+
+template <class T>
+constexpr int kLanes = TargetVec<T>::kLanes;
+
+template <class T, int R, int NV>
+struct Tile {
+  TargetVec<T> acc[R][NV];
+
+  RNNFAST_INLINE void clear() {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = splat<TargetVec<T>>(T(0));
+  }
+};
+
+// A operand with K contiguous: one pointer a row.
+template <class T, int R>
+struct RowPointers {
+  const T* row[R];
+  RNNFAST_INLINE T at(int r, int64_t k) const { return row[r][k]; }
+};
+
+// A operand packed as [K][R].
+template <class T, int R>
+struct PackedColumns {
+  const T* data;
+  RNNFAST_INLINE T at(int r, int64_t k) const { return data[k * R + r]; }
+};
+
+// One k: tile += a[:, k] * panel[k, :].
+template <class T, int R, int NV, class A>
+RNNFAST_INLINE void multiply_step(Tile<T, R, NV>& tile, const A& a, const T* panel_row, int64_t k) {
+  using V = TargetVec<T>;
+  V b[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) b[v] = load<V>(panel_row + v * V::kLanes);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const V scale = splat<V>(a.at(r, k));
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) tile.acc[r][v] = fma(scale, b[v], tile.acc[r][v]);
+  }
+}
+
+// tile += A[R, K] * panel[K, NV * lanes]; `panel` rows lie `stride` elements apart.
+// Few accumulators cannot hide the latency of an FMA (two a cycle, four cycles deep): then K is cut into several
+// chains of their own, summed at the end.
+template <class T, int R, int NV, class A>
+RNNFAST_INLINE void multiply(Tile<T, R, NV>& tile, const A& a, const T* panel, int64_t stride, int64_t K) {
+  constexpr int kFill = kAccumulators / (R * NV);
+  constexpr int kChains = kFill >= 4 ? 4 : kFill >= 2 ? 2 : 1;
+  if constexpr (kChains == 1) {
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < K; ++k) multiply_step(tile, a, panel + k * stride, k);
+  } else {
+    Tile<T, R, NV> chain[kChains - 1];
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains - 1; ++c) chain[c].clear();
+    int64_t k = 0;
+    for (; k + kChains <= K; k += kChains) {
+      multiply_step(tile, a, panel + k * stride, k);
+#pragma GCC unroll 4
+      for (int c = 1; c < kChains; ++c) multiply_step(chain[c - 1], a, panel + (k + c) * stride, k + c);
+    }
+    for (; k < K; ++k) multiply_step(tile, a, panel + k * stride, k);
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains - 1; ++c)
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) tile.acc[r][v] = tile.acc[r][v] + chain[c].acc[r][v];
+  }
+}
+
+// Calls f.template rows<R>(first) over [begin, end) in blocks of at most kTileRows rows, as equal as possible, so
+// that 7 rows are 4 + 3 and not 6 + 1.
+template <class F>
+RNNFAST_INLINE void for_row_blocks(int64_t begin, int64_t end, F& f) {
+  const int64_t n = end - begin;
+  if (n <= 0) return;
+  const int64_t blocks = (n + kTileRows - 1) / kTileRows;
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t first = begin + n * i / blocks;
+    switch (begin + n * (i + 1) / blocks - first) {
+      case 1: f.template rows<1>(first); break;
+      case 2: f.template rows<2>(first); break;
+      case 3: f.template rows<3>(first); break;
+#if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
+      case 4: f.template rows<4>(first); break;
+      case 5: f.template rows<5>(first); break;
+      case 6: f.template rows<6>(first); break;
+#endif
+      default: break;
+    }
+  }
+}
+
+// A panel of output columns: `vectors` vectors whose first columns lie `vector_stride` apart. Gate panels take the
+// same units of every gate (stride H); plain panels take neighbouring columns (stride = lanes).
+struct Panel {
+  int64_t column = 0;
+  int64_t vector_stride = 0;
+  int vectors = 0;
+  int last_valid = 0;  // valid lanes of the last vector (gate panels: of every vector)
+};
+
+}  // namespace RNNFAST_NAMESPACE
