@@ -93,7 +93,11 @@ RNNFAST_HD RNNFAST_INLINE V sigmoid(V x) {
   const V one = Traits::constant(T(1));
   const V zero = Traits::constant(T(0));
   const V e = exp(zero - absolute(x));
-  return select(less(x, zero), e, one) / (one + e);
+  const V sum = one + e;
+  const V lost = (one - sum) + e;  // what rounding took from 1 + e, exactly
+  const V negative = e / sum;      // sigmoid(-|x|); to first order in `lost`, since 1 / sum = 1 - negative
+  const V corrected = negative - negative * lost * (one - negative);
+  return select(less(x, zero), corrected, one - corrected);
 }
 
 template <class V>

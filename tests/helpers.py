@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests share: the error bound, bitwise equality, the choice of instruction set and threads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnfast import _C
+
+ISAS = _C.isas_available()
+
+
+@contextmanager
+def machine(isa: str = "", threads: int = 2) -> Iterator[None]:
+    """Runs the block on one instruction set and thread count."""
+    before = torch.get_num_threads()
+    _C.set_isa(isa)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        _C.set_isa("")
+        torch.set_num_threads(before)
+
+
+def _first_bad(bad: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(bad)[0])
+
+
+def assert_within_bound(name: str, ours: Tensor, torchs: list[Tensor], reference: np.ndarray, where: str) -> None:
+    """max|ours - ref| <= 2 max|torch - ref| + 8 eps max|ref|, with ref in float64 (docs/architecture.md, "Numbers")."""
+    assert tuple(ours.shape) == reference.shape, f"{where}: {name}: shape {tuple(ours.shape)}, not {reference.shape}"
+    if reference.size == 0:
+        return
+    got = ours.detach().double().numpy()
+    error = np.abs(got - reference)
+    torch_error = max(np.abs(t.detach().double().numpy() - reference).max() for t in torchs)
+    bound = 2 * torch_error + 8 * torch.finfo(ours.dtype).eps * np.abs(reference).max()
+    bad = ~(error <= bound)  # also catches NaN
+    if bad.any():
+        at = _first_bad(bad)
+        raise AssertionError(
+            f"{where}: {name}: {bad.sum()} of {bad.size} beyond the bound {bound:.3e}; first at {at}: "
+            f"got {got[at]!r}, expected {reference[at]!r}; worst error {np.nanmax(error):.3e}"
+        )
+
+
+def assert_bitwise_equal(name: str, a: Tensor, b: Tensor, where: str = "") -> None:
+    """Every bit the same; prints the first coordinate that differs."""
+    assert a.shape == b.shape, f"{where}: {name}: shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    differ = (a.detach().contiguous().view(bits) != b.detach().contiguous().view(bits)).numpy()
+    if differ.any():
+        at = _first_bad(differ)
+        raise AssertionError(f"{where}: {name}: differs at {at}: {a[at].item()!r} and {b[at].item()!r}")
