@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads, forks and environment: right and without a hang in every process that users make."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import rnnfast
+from tests.helpers import ISAS, assert_bitwise_equal
+
+CALL = """
+import torch, rnnfast
+torch.manual_seed(0)
+m = rnnfast.LSTM(64, 96)
+x = torch.randn(20, 8, 64, requires_grad=True)
+y, _ = m(x)
+y.sum().backward()
+"""
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_environment_chooses_the_isa(isa: str) -> None:
+    result = run("import rnnfast; print(rnnfast.ops._C.isa())", RNNFAST_ISA=isa)
+    assert result.stdout.strip() == isa, result.stderr
+
+
+def test_unknown_isa() -> None:
+    result = run("import rnnfast", RNNFAST_ISA="nonsense")
+    assert result.returncode != 0
+    assert f"expected one of {', '.join(ISAS)} on this machine, got 'nonsense'" in result.stderr
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_omp_num_threads(threads: str) -> None:
+    code = CALL + "print(rnnfast.ops._C.threads(), torch.get_num_threads(), y.sum().item())"
+    result = run(code, OMP_NUM_THREADS=threads)
+    ours, torchs, value = result.stdout.split()
+    assert ours == torchs
+    assert float(value) == pytest.approx(float(run(CALL + "print(y.sum().item())").stdout), rel=1e-5)
+
+
+def test_fork() -> None:
+    """libgomp's pool does not survive a fork: the child runs on one thread, and says so."""
+    code = CALL + """
+import os, sys
+want = y.detach().clone()
+pid = os.fork()
+if pid == 0:
+    with torch.no_grad():
+        same = torch.allclose(m(x)[0], want)
+    text = str(rnnfast.explain(m, x))
+    os._exit(0 if same and "child of a fork" in text else 7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_data_loader_worker() -> None:
+    code = """
+import torch, rnnfast
+class Data(torch.utils.data.Dataset):
+    def __init__(self):
+        torch.manual_seed(0)
+        self.m = rnnfast.LSTM(32, 64)
+        with torch.no_grad(): self.m(torch.ones(50, 8, 32))
+    def __len__(self): return 4
+    def __getitem__(self, i):
+        with torch.no_grad(): return self.m(torch.full((50, 8, 32), float(i)))[0].sum()
+data = Data()
+got = torch.cat(list(torch.utils.data.DataLoader(data, num_workers=2)))
+want = torch.stack([data[i] for i in range(4)])
+torch.testing.assert_close(got, want)
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_several_python_threads() -> None:
+    torch.manual_seed(0)
+    module = rnnfast.LSTM(32, 64, bidirectional=True)
+    inputs = [torch.randn(30, 5, 32) for _ in range(8)]
+    want = [module(x)[0] for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for a, b in zip(pool.map(lambda x: module(x)[0], inputs), want, strict=True):
+                assert_bitwise_equal("y", a, b)
+
+
+def test_more_threads_than_units() -> None:
+    torch.manual_seed(0)
+    module = rnnfast.LSTM(300, 40)
+    x = torch.randn(40, 9, 300)
+    want = module(x)[0]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(7)
+        torch.testing.assert_close(module(x)[0], want)
+        module(x)[0].sum().backward()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_second_thread_really_runs() -> None:
+    """An extension built without OpenMP would run serially and pass all else."""
+    peak = rnnfast.ops._C.fma_peak
+    assert peak(2) > 0
+    assert rnnfast.ops._C.threads() == torch.get_num_threads()
+    module = rnnfast.LSTM(64, 64)
+    assert rnnfast.explain(module, torch.zeros(100, 8, 64)).threads == torch.get_num_threads()
