@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Autograd as torch's own ops have it: a Node with SavedVariables joins the forward and the backward op, both of
 // which go through the dispatcher. All that depends on how torch owns its Nodes is in this file.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -67,8 +67,8 @@ LstmLayerResult lstm_layer_autograd(const at::Tensor& x, const OptionalTensor& h
   c10::intrusive_ptr<LstmLayerBackward> node;
   if (needs_grad) {
     node = c10::make_intrusive<LstmLayerBackward>();
-    node->set_next_edges(torch::autograd::collect_next_edges(x, tensor_or_undefined(h0), tensor_or_undefined(c0),
-                                                            weights));
+    node->set_next_edges(
+        torch::autograd::collect_next_edges(x, tensor_or_undefined(h0), tensor_or_undefined(c0), weights));
     node->x = SavedVariable(x, false);
     node->h0 = SavedVariable(tensor_or_undefined(h0), false);
     node->c0 = SavedVariable(tensor_or_undefined(c0), false);
@@ -97,16 +97,19 @@ struct NoDoubleBackward : public Node {
   std::string name() const override { return "RnnfastNoDoubleBackward"; }
   variable_list apply(variable_list&&) override {
     TORCH_CHECK_NOT_IMPLEMENTED(
-        false, "rnnfast::lstm_layer_backward: double backward (create_graph=True) is not implemented yet; "
-               "expected a first derivative only, got a request for the second");
+        false,
+        "rnnfast::lstm_layer_backward: double backward (create_graph=True) is not implemented yet; "
+        "expected a first derivative only, got a request for the second");
   }
 };
 
-LstmLayerGradients lstm_layer_backward_autograd(
-    const OptionalTensor& grad_y, const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
-    const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0, at::TensorList weights,
-    const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional, const at::Tensor& y,
-    const at::Tensor& gates, const at::Tensor& cells, c10::List<bool> output_mask) {
+LstmLayerGradients lstm_layer_backward_autograd(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                                                const OptionalTensor& grad_c_n, const at::Tensor& x,
+                                                const OptionalTensor& h0, const OptionalTensor& c0,
+                                                at::TensorList weights, const OptionalTensor& batch_sizes,
+                                                bool has_biases, bool bidirectional, const at::Tensor& y,
+                                                const at::Tensor& gates, const at::Tensor& cells,
+                                                c10::List<bool> output_mask) {
   const bool needs_grad = torch::autograd::compute_requires_grad(grad_y, grad_h_n, grad_c_n, x, h0, c0, weights);
   c10::intrusive_ptr<NoDoubleBackward> node;
   if (needs_grad) {
@@ -133,9 +136,8 @@ LstmLayerGradients lstm_layer_backward_autograd(
 LstmLayerResult call_lstm_layer(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                                 at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
                                 bool bidirectional, bool save) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("rnnfast::lstm_layer", "")
-                             .typed<decltype(lstm_layer_cpu)>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("rnnfast::lstm_layer", "").typed<decltype(lstm_layer_cpu)>();
   return op.call(x, h0, c0, weights, batch_sizes, has_biases, bidirectional, save);
 }
 

@@ -231,7 +231,8 @@ TORCH_LIBRARY(rnnfast, m) {
   m.def(
       "lstm_layer_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, Tensor x, Tensor? h0, Tensor? c0, "
       "Tensor[] weights, Tensor? batch_sizes, bool has_biases, bool bidirectional, Tensor y, Tensor gates, "
-      "Tensor cells, bool[] output_mask) -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights)");
+      "Tensor cells, bool[] output_mask) -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor[] "
+      "grad_weights)");
 }
 
 TORCH_LIBRARY_IMPL(rnnfast, CPU, m) {

@@ -64,7 +64,8 @@ double fma_peak(int threads) {
   return flops / elapsed.count() * 1e-9;
 }
 
-py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions, int element_bytes, bool training) {
+py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions, int element_bytes,
+                      bool training) {
   const LayerShape shape{T, B, I, H, directions, element_bytes, false};
   const Machine machine = this_machine();
   const LayerPlan plan = plan_forward(shape, machine);
@@ -78,7 +79,8 @@ py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions
   result["weights"] = to_string(plan.weights);
   result["chunk_steps"] = plan.chunk_steps;
   if (training) result["backward_decomposition"] = to_string(back.split);
-  result["flops"] = (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * 4.0 * double(H) * double(I + H);
+  result["flops"] =
+      (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * 4.0 * double(H) * double(I + H);
   result["thread_limit"] = team_limit_reason() ? team_limit_reason() : "";
   return result;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, tanh and sigmoid on any value type: at most 2 ulp in float, 4 ulp in double over the whole range, saturating,
-// NaN in NaN out. Branch-free. Coefficients are our own Chebyshev fits (docs/architecture.md, "Activations").
+// exp, tanh and sigmoid on any value type: at most 2 ulp in float, 4 ulp in double over the whole range,
+// saturating, NaN in NaN out. Branch-free. Coefficients are our own Chebyshev fits (docs/architecture.md,
+// "Activations").
 #pragma once
 
 #include "core/scalar.h"
@@ -38,9 +39,9 @@ struct ActivationConstants<double> {
                                     0x1.11111111100bep-7,  0x1.6c16c16c162c3p-10, 0x1.a01a01abf85abp-13,
                                     0x1.a01a01a6e1e2ap-16, 0x1.71de01fdbf9cap-19, 0x1.27e4db46cddd1p-22,
                                     0x1.af4e554377204p-26, 0x1.1f7340dbc337ep-29};
-  static constexpr double kTanh[] = {-0x1.5555555555555p-2,  0x1.11111111110a8p-3,  -0x1.ba1ba1ba0f126p-5,
-                                     0x1.664f487e0a749p-6,   -0x1.226e3473dce5cp-7, 0x1.d6d39ae3905e2p-9,
-                                     -0x1.7d9f6f23e8682p-10, 0x1.3526e9ed54da1p-11, -0x1.f243823c8c981p-13,
+  static constexpr double kTanh[] = {-0x1.5555555555555p-2,  0x1.11111111110a8p-3,   -0x1.ba1ba1ba0f126p-5,
+                                     0x1.664f487e0a749p-6,   -0x1.226e3473dce5cp-7,  0x1.d6d39ae3905e2p-9,
+                                     -0x1.7d9f6f23e8682p-10, 0x1.3526e9ed54da1p-11,  -0x1.f243823c8c981p-13,
                                      0x1.8445870f6fe41p-14,  -0x1.05bbdae896297p-15, 0x1.b33642a122cddp-18};
 };
 

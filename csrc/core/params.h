@@ -49,11 +49,11 @@ template <class T>
 struct LstmInputs {
   Sequence sequence;
   int64_t I = 0, H = 0;
-  int directions = 1;       // direction 1 runs from the last step to the first
-  const T* x = nullptr;     // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
+  int directions = 1;    // direction 1 runs from the last step to the first
+  const T* x = nullptr;  // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
   int64_t x_step = 0, x_row = 0;
-  const T* h0 = nullptr;    // [D, B, H] or null
-  const T* c0 = nullptr;    // [D, B, H] or null
+  const T* h0 = nullptr;  // [D, B, H] or null
+  const T* c0 = nullptr;  // [D, B, H] or null
   LstmWeights<T> weights[2];
 
   const T* x_at(int64_t t, int64_t b) const {
@@ -74,7 +74,7 @@ struct LstmForward {
 template <class T>
 struct LstmBackward {
   LstmInputs<T> in;
-  const T* y = nullptr;      // what the forward pass returned
+  const T* y = nullptr;  // what the forward pass returned
   const T* gates = nullptr;
   const T* cells = nullptr;
   const T* grad_y = nullptr;    // [N, D*H] or null

@@ -48,7 +48,9 @@ std::atomic<const Kernels*> g_in_use{nullptr};
 const std::vector<const Kernels*>& kernels_built() {
   static const std::vector<const Kernels*> all = {
 #if defined(__x86_64__)
-      &k_avx512, &k_avx2, &k_generic,
+      &k_avx512,
+      &k_avx2,
+      &k_generic,
 #else
       &k_generic,
 #endif

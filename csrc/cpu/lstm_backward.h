@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The LSTM layer's backward pass through time: the scan in reverse processing order, which turns the error signal of
-// each step into delta, the gradient of its pre-activations. Then the products over all rows (cpu/lstm_gradients.h).
-// Per step: 8 B H^2 flops (2 B 4H H), 16 H^2 bytes of fp32 weights.
+// The LSTM layer's backward pass through time: the scan in reverse processing order, which turns the error signal
+// of each step into delta, the gradient of its pre-activations. Then the products over all rows
+// (cpu/lstm_gradients.h). Per step: 8 B H^2 flops (2 B 4H H), 16 H^2 bytes of fp32 weights.
 #pragma once
 
 #include "cells/lstm.h"
@@ -105,8 +105,7 @@ class LstmBackwardScan {
   // The cell's backward for one sample and one vector of units. back: what comes back from the next step.
   RNNFAST_INLINE void finish(V back, int64_t b, int64_t unit, int valid, bool recurrent) {
     V dh = back;
-    if (!recurrent && args_.grad_h_n)
-      dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * H_ + unit, valid);
+    if (!recurrent && args_.grad_h_n) dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * H_ + unit, valid);
     if (args_.grad_y) dh = dh + load_first<V>(grad_y_step_ + b * y_stride_ + unit, valid);
     const T* saved = gates_step_ + b * G * H_ + unit;
     const LstmCell::Gates<V> gates = {load_first<V>(saved, valid), load_first<V>(saved + H_, valid),
@@ -124,9 +123,7 @@ class LstmBackwardScan {
 
   const T* initial_cell(int64_t b) const { return in_.c0 ? in_.c0 + (d_ * seq_.B + b) * H_ : zeros_; }
 
-  Range columns() const {
-    return {units_.begin * N, units_.end * N < H_ ? units_.end * N : H_};
-  }
+  Range columns() const { return {units_.begin * N, units_.end * N < H_ ? units_.end * N : H_}; }
 
   // dc starts as c_n's gradient for every sample, whenever its last step is.
   void set_initial_gradients() {
@@ -152,9 +149,15 @@ class LstmBackwardScan {
 
   void step_panel(const Panel& panel, const T* weights) {
     switch (panel.vectors) {
-      case 4: step_rows<4>(panel, weights); break;
-      case 2: step_rows<2>(panel, weights); break;
-      default: step_rows<1>(panel, weights); break;
+      case 4:
+        step_rows<4>(panel, weights);
+        break;
+      case 2:
+        step_rows<2>(panel, weights);
+        break;
+      default:
+        step_rows<1>(panel, weights);
+        break;
     }
   }
 
@@ -189,8 +192,7 @@ class LstmBackwardScan {
     const Range cols = columns();
     if (args_.grad_c0)
       for (int64_t b = rows_.begin; b < rows_.end; ++b)
-        for (int64_t j = cols.begin; j < cols.end; ++j)
-          args_.grad_c0[(d_ * seq_.B + b) * H_ + j] = dc_[b * H_ + j];
+        for (int64_t j = cols.begin; j < cols.end; ++j) args_.grad_c0[(d_ * seq_.B + b) * H_ + j] = dc_[b * H_ + j];
     if (!args_.grad_h0) return;
     for (int64_t v = units_.begin; v < units_.end;) {
       const Panel panel = plain_panel<T>(v, units_.end, H_);

@@ -112,9 +112,7 @@ class LstmForwardScan {
     for (int64_t i = 0; i < H_; ++i) zeros[i] = T(0);
   }
 
-  Range columns() const {
-    return {units_.begin * N, units_.end * N < H_ ? units_.end * N : H_};
-  }
+  Range columns() const { return {units_.begin * N, units_.end * N < H_ ? units_.end * N : H_}; }
 
   void set_initial_cells() {
     const Range cols = columns();
@@ -224,7 +222,8 @@ class LstmForwardScan {
       const int64_t end = (reverse_ ? t_first : t_last) + 1;
       // In training gates_x is written where the activations will replace it.
       T* gates_x = gates_ ? gates_ : workspace_ + space_.gates_x - seq_.first_row(begin) * G * H_;
-      // The rows of a packed sequence lie elsewhere in each chunk's buffer, where another thread may still be reading.
+      // The rows of a packed sequence lie elsewhere in each chunk's buffer, where another thread may still be
+      // reading.
       if (plan_.split == Split::kRows && seq_.offsets && !gates_) barrier_.wait(count_);
       project(begin, end, gates_x);
       for (int64_t p = first; p <= last; ++p) step(p, Sequence::time_of(p, seq_.T, reverse_), gates_x);
@@ -250,8 +249,7 @@ class LstmForwardScan {
     const int left = int(K - k);
     for (int r = 0; r < R; ++r)
       for (int g = 0; g < G; ++g)
-        sum[r][g] =
-            fma(load_first<V>(weights + g * H_ * K + k, left), load_first<V>(a[r] + k, left), sum[r][g]);
+        sum[r][g] = fma(load_first<V>(weights + g * H_ * K + k, left), load_first<V>(a[r] + k, left), sum[r][g]);
   }
 
   template <int R>

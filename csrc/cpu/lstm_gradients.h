@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backward pass's products over all N rows, once delta stands:
-//   dx = delta W_ih (summed over directions)       dW_ih = delta^T x      dW_hh = delta^T h_prev     db = sum of delta
+//   dx = delta W_ih (summed over directions)       dW_ih = delta^T x      dW_hh = delta^T h_prev     db = sum of
+//   delta
 // dx is shared out by rows; the weight gradients by rows of W (gate units), so every thread owns what it writes and
 // the sums have one fixed order.
 #pragma once

@@ -21,9 +21,9 @@ LstmForwardSpace forward_space(const LayerShape& shape, const LayerPlan& plan, i
 struct LstmBackwardSpace {
   int64_t delta = 0, packed_hh = 0, packed_ih = 0, dc = 0;  // of one direction
   int64_t direction_size = 0;
-  int64_t zeros = 0;                                        // shared
-  int64_t threads = 0;                                      // first thread's GEMM buffers
-  int64_t thread_a = 0, thread_b = 0;                       // sizes of a thread's two buffers
+  int64_t zeros = 0;                   // shared
+  int64_t threads = 0;                 // first thread's GEMM buffers
+  int64_t thread_a = 0, thread_b = 0;  // sizes of a thread's two buffers
   int64_t size = 0;
 };
 LstmBackwardSpace backward_space(const LayerShape& shape, const LayerPlan& plan, int lanes, int64_t rows);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies matrices into panels [K][vectors][lanes], so that the micro-kernel reads them front to back. Columns beyond
-// the matrix are zero.
+// Copies matrices into panels [K][vectors][lanes], so that the micro-kernel reads them front to back. Columns
+// beyond the matrix are zero.
 #pragma once
 
 #include "cpu/tile.h"

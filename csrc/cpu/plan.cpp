@@ -59,7 +59,9 @@ LayerPlan plan_backward(const LayerShape& s, const Machine& m) { return plan_com
 
 const char* to_string(Split split) { return split == Split::kUnits ? "hidden units" : "batch rows"; }
 
-const char* to_string(Weights weights) { return weights == Weights::kPacked ? "packed panels" : "torch's own layout"; }
+const char* to_string(Weights weights) {
+  return weights == Weights::kPacked ? "packed panels" : "torch's own layout";
+}
 
 Range split_range(int64_t n, int index, int count, int64_t unit) {
   const int64_t units = (n + unit - 1) / unit;

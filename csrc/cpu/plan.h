@@ -33,12 +33,12 @@ struct LayerShape {
 };
 
 struct LayerPlan {
-  int threads = 1;                   // of the whole call
-  int groups = 1;                    // 2: the directions run side by side, threads / 2 each; else one after another
+  int threads = 1;  // of the whole call
+  int groups = 1;   // 2: the directions run side by side, threads / 2 each; else one after another
   Split split = Split::kUnits;
   Weights weights = Weights::kPacked;
-  int64_t chunk_steps = 1;           // time steps that are projected together, ahead of their scan
-  int64_t block_k = 256;             // depth of a GEMM block
+  int64_t chunk_steps = 1;  // time steps that are projected together, ahead of their scan
+  int64_t block_k = 256;    // depth of a GEMM block
 };
 
 LayerPlan plan_forward(const LayerShape& shape, const Machine& machine);

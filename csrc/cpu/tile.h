@@ -11,10 +11,10 @@ using namespace rnnfast;  // the shared plain data: params, plan, jobs
 
 // Rows of a full tile: 4 vectors a row must leave registers for one row of the panel and the broadcasts.
 #if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
-constexpr int kTileRows = 6;      // 24 of 32 registers
+constexpr int kTileRows = 6;  // 24 of 32 registers
 constexpr int kAccumulators = 24;
 #else
-constexpr int kTileRows = 3;      // 12 of 16 registers
+constexpr int kTileRows = 3;  // 12 of 16 registers
 constexpr int kAccumulators = 12;
 #endif
 
@@ -105,15 +105,28 @@ RNNFAST_INLINE void for_row_blocks(int64_t begin, int64_t end, F& f) {
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t first = begin + n * i / blocks;
     switch (begin + n * (i + 1) / blocks - first) {
-      case 1: f.template rows<1>(first); break;
-      case 2: f.template rows<2>(first); break;
-      case 3: f.template rows<3>(first); break;
+      case 1:
+        f.template rows<1>(first);
+        break;
+      case 2:
+        f.template rows<2>(first);
+        break;
+      case 3:
+        f.template rows<3>(first);
+        break;
 #if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
-      case 4: f.template rows<4>(first); break;
-      case 5: f.template rows<5>(first); break;
-      case 6: f.template rows<6>(first); break;
+      case 4:
+        f.template rows<4>(first);
+        break;
+      case 5:
+        f.template rows<5>(first);
+        break;
+      case 6:
+        f.template rows<6>(first);
+        break;
 #endif
-      default: break;
+      default:
+        break;
     }
   }
 }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plan is pure: every decision is tested here without running a kernel.
+#include "cpu/plan.h"
+
+#include "check.h"
+#include "cpu/lstm_job.h"
+
+using namespace rnnfast;
+
+namespace {
+
+Machine machine(int threads, int64_t l2 = 1 << 20) { return {threads, 64, 48 << 10, l2}; }
+LayerShape shape(int64_t T, int64_t B, int64_t I, int64_t H, int directions = 1) {
+  return {T, B, I, H, directions, 4, false};
+}
+
+}  // namespace
+
+TEST(small_calls_use_one_thread) {
+  CHECK(plan_forward(shape(1, 1, 16, 16), machine(8)).threads == 1, "a 2 kFLOP call woke threads");
+  CHECK(plan_forward(shape(100, 8, 256, 256), machine(8)).threads == 8, "a large call did not");
+}
+
+TEST(few_rows_read_weights_as_they_are) {
+  CHECK(plan_forward(shape(1, 1, 512, 512), machine(2)).weights == Weights::kDirect, "streaming step packed");
+  CHECK(plan_forward(shape(100, 1, 512, 512), machine(2)).weights == Weights::kPacked, "long sequence unpacked");
+}
+
+TEST(directions_run_side_by_side) {
+  CHECK(plan_forward(shape(50, 4, 64, 64, 2), machine(2)).groups == 2, "2 threads");
+  CHECK(plan_forward(shape(50, 4, 64, 64, 2), machine(3)).groups == 1, "3 threads cannot be halved");
+  CHECK(plan_forward(shape(50, 4, 64, 64, 1), machine(2)).groups == 1, "one direction");
+}
+
+TEST(rows_are_split_only_where_weights_stay_close) {
+  CHECK(plan_forward(shape(64, 64, 128, 128), machine(2)).split == Split::kRows, "256 KB of weights, 32 rows each");
+  CHECK(plan_forward(shape(64, 4, 128, 128), machine(2)).split == Split::kUnits, "too few rows");
+  CHECK(plan_forward(shape(64, 64, 512, 512), machine(2)).split == Split::kUnits, "4 MB of weights");
+}
+
+TEST(plans_stay_in_bounds) {
+  for (int threads : {1, 2, 3, 7, 16, 64})
+    for (int64_t T : {1, 2, 100, 100000})
+      for (int64_t B : {1, 7, 64, 4096})
+        for (int64_t H : {1, 17, 256, 4096})
+          for (int directions : {1, 2}) {
+            const LayerShape s = shape(T, B, 31, H, directions);
+            const LayerPlan plan = plan_forward(s, machine(threads));
+            CHECK(plan.threads >= 1 && plan.threads <= threads, "threads %d", plan.threads);
+            CHECK(plan.chunk_steps >= 1 && plan.chunk_steps <= T, "chunk %lld", (long long)plan.chunk_steps);
+            CHECK(forward_space(s, plan, 16, false).size > 0, "no workspace");
+            // Inference must not grow with T.
+            if (T == 100000)
+              CHECK(forward_space(s, plan, 16, false).gates_x < (int64_t(1) << 36), "workspace grows with T");
+          }
+}
+
+TEST(ranges_tile_the_whole) {
+  for (int64_t n : {0, 1, 5, 16, 17, 1000})
+    for (int count : {1, 2, 3, 64})
+      for (int64_t unit : {1, 4, 6}) {
+        int64_t end = 0;
+        for (int i = 0; i < count; ++i) {
+          const Range r = split_range(n, i, count, unit);
+          CHECK(r.begin == end && r.end >= r.begin, "gap at part %d of %d", i, count);
+          CHECK(r.end == n || r.end % unit == 0, "boundary %lld not a multiple of %lld", (long long)r.end,
+                (long long)unit);
+          end = r.end;
+        }
+        CHECK(end == n, "parts end at %lld of %lld", (long long)end, (long long)n);
+      }
+}
