@@ -19,7 +19,14 @@ SOURCES = sorted(
 # torch's headers as system headers: our warnings are errors, theirs are not ours.
 SYSTEM_INCLUDES = [flag for path in include_paths() for flag in ("-isystem", path)]
 FLAGS = ["-O3", "-fopenmp", "-ffp-contract=fast", "-fvisibility=hidden", "-g0"]
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-missing-field-initializers"]
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-psabi",
+    "-Wno-unknown-pragmas",
+    "-Wno-missing-field-initializers",
+]
 
 os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 2))
 

@@ -37,7 +37,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="rnnfast", description="Recurrent networks at hardware speed.", epilog=EXAMPLES, formatter_class=raw)
+    parser = _Parser(
+        prog="rnnfast",
+        description="Recurrent networks at hardware speed.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
     parser.add_argument("--version", action="version", version=f"rnnfast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("info", help="version, torch, instruction sets, threads, CUDA, and what is missing for more")

@@ -37,9 +37,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(
-    module: LSTM, x: Tensor, hx: Any = None, device: torch.device | str | None = None
-) -> Explanation:
+def explain(module: LSTM, x: Tensor, hx: Any = None, device: torch.device | str | None = None) -> Explanation:
     """Says which kernel `module(x, hx)` would run: instruction set, decomposition, threads, and why nothing faster.
 
     Args:
@@ -66,9 +64,7 @@ def explain(
         steps, batch = (x.shape[1], x.shape[0]) if module.batch_first else (x.shape[0], x.shape[1])
     directions = 2 if module.bidirectional else 1
     training = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters()))
-    plan = _C.explain_lstm(
-        steps, batch, module.input_size, module.hidden_size, directions, x.element_size(), training
-    )
+    plan = _C.explain_lstm(steps, batch, module.input_size, module.hidden_size, directions, x.element_size(), training)
     reasons = []
     if plan["thread_limit"]:
         reasons.append(f"one thread: {plan['thread_limit']}")
@@ -91,4 +87,6 @@ def explain(
 
 
 def _torch_path(reason: str) -> Explanation:
-    return Explanation("torch", "torch's own LSTM", "torch's choice", "torch's choice", torch.get_num_threads(), [reason])
+    return Explanation(
+        "torch", "torch's own LSTM", "torch's choice", "torch's choice", torch.get_num_threads(), [reason]
+    )

@@ -66,9 +66,7 @@ def info_text() -> str:
     """The output of `rnnfast info`."""
     facts = machine_facts()
     caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items()) or "unknown"
-    cuda = (
-        f"torch sees {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no device that torch can use"
-    )
+    cuda = f"torch sees {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no device that torch can use"
     lines = {
         "rnnfast": f"{facts['rnnfast']} (compiled core {_C.version()})",
         "torch": facts["torch"],

@@ -131,7 +131,13 @@ class LSTM(nn.Module):
     def extra_repr(self) -> str:
         """As torch.nn.LSTM prints itself."""
         text = f"{self.input_size}, {self.hidden_size}"
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        defaults = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
         for name, default in defaults.items():
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
@@ -194,7 +200,7 @@ class LSTM(nn.Module):
             zeros = x.new_zeros(self.num_layers * directions, x.shape[1], self.hidden_size)
             hx = (zeros, zeros)
         weights = [getattr(self, name) for names in self._layer_names for name in names]
-        result: tuple[Tensor, Tensor, Tensor] = torch._VF.lstm(  # type: ignore[attr-defined]
+        result: tuple[Tensor, Tensor, Tensor] = torch._VF.lstm(
             x, hx, weights, self.bias, self.num_layers, self.dropout, self.training, self.bidirectional, False
         )
         return result
@@ -208,8 +214,7 @@ class LSTM(nn.Module):
             )
         if input.shape[-1] != self.input_size:
             raise RuntimeError(
-                "input.size(-1) must be equal to input_size. "
-                f"Expected {self.input_size}, got {input.shape[-1]}"
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
             )
 
     def _check_state(self, input: Tensor, hx: _State, batched: bool) -> _State:
@@ -218,8 +223,7 @@ class LSTM(nn.Module):
         if h0.dim() != dims or c0.dim() != dims:
             kind = "batched 3-D" if batched else "unbatched 2-D"
             raise RuntimeError(
-                f"For {kind} input, hx and cx should also be {dims}-D "
-                f"but got ({h0.dim()}-D, {c0.dim()}-D) tensors"
+                f"For {kind} input, hx and cx should also be {dims}-D but got ({h0.dim()}-D, {c0.dim()}-D) tensors"
             )
         if not batched:
             h0, c0 = h0.unsqueeze(1), c0.unsqueeze(1)

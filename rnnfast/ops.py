@@ -23,7 +23,7 @@ lstm_layer = torch.ops.rnnfast.lstm_layer.default
 lstm_layer_backward = torch.ops.rnnfast.lstm_layer_backward.default
 
 
-@torch.library.register_fake("rnnfast::lstm_layer")
+@torch.library.register_fake("rnnfast::lstm_layer")  # type: ignore[untyped-decorator]
 def _lstm_layer_fake(
     x: Tensor,
     h0: Tensor | None,
@@ -36,6 +36,7 @@ def _lstm_layer_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
+    batch: int | torch.SymInt
     if batch_sizes is None:
         steps, batch = x.shape[0], x.shape[1]
         rows = steps * batch
@@ -53,7 +54,7 @@ def _lstm_layer_fake(
     return y, h_n, c_n, gates, cells
 
 
-@torch.library.register_fake("rnnfast::lstm_layer_backward")
+@torch.library.register_fake("rnnfast::lstm_layer_backward")  # type: ignore[untyped-decorator]
 def _lstm_layer_backward_fake(
     grad_y: Tensor | None,
     grad_h_n: Tensor | None,
@@ -72,6 +73,7 @@ def _lstm_layer_backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     directions = 2 if bidirectional else 1
     hidden = weights[1].shape[1]
+    batch: int | torch.SymInt
     if batch_sizes is None:
         batch = x.shape[1]
     else:
@@ -80,7 +82,5 @@ def _lstm_layer_backward_fake(
         batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size() if wanted else 0
     state = (directions, batch, hidden)
     shapes = [x.shape, state, state, *(w.shape for w in weights)]
-    grads = [
-        x.new_empty(shape if wanted else (0,)) for shape, wanted in zip(shapes, output_mask, strict=True)
-    ]
+    grads = [x.new_empty(shape if wanted else (0,)) for shape, wanted in zip(shapes, output_mask, strict=True)]
     return grads[0], grads[1], grads[2], grads[3:]

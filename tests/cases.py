@@ -56,9 +56,7 @@ def pairwise(levels: dict[str, tuple], seed: int = 0) -> Iterator[Case]:
     """Rows such that every pair of values of two columns that may stand together does so at least once (greedy)."""
     rng = random.Random(seed)
     names = list(levels)
-    open_pairs = {
-        ((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in levels[a] for y in levels[b]
-    }
+    open_pairs = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in levels[a] for y in levels[b]}
     misses = 0
     while open_pairs and misses < 50:
         best, best_new = None, 0

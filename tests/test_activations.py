@@ -92,7 +92,11 @@ def test_special_values(isa: str, dtype: torch.dtype) -> None:
     inf, nan = math.inf, math.nan
     x = torch.tensor([inf, -inf, nan, 0.0, -0.0, 1e30, -1e30, 5e-324, -1e-40], dtype=dtype)
     with machine(isa):
-        for name, want in {"exp": [inf, 0, nan, 1, 1], "tanh": [1, -1, nan, 0, -0.0], "sigmoid": [1, 0, nan, 0.5, 0.5]}.items():
+        for name, want in {
+            "exp": [inf, 0, nan, 1, 1],
+            "tanh": [1, -1, nan, 0, -0.0],
+            "sigmoid": [1, 0, nan, 0.5, 0.5],
+        }.items():
             got = _C.activation(name, x)
             torch.testing.assert_close(got[:5], torch.tensor(want, dtype=dtype), rtol=0, atol=0, equal_nan=True)
             assert got[5] == (inf if name == "exp" else 1)

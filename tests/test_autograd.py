@@ -28,7 +28,15 @@ def inputs(T=3, B=2, I=3, H=2, D=1, bias=True, packed=False, dtype=torch.float64
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"T": 1}, {"D": 2}, {"bias": False}, {"packed": True}, {"packed": True, "D": 2}, {"H": 9, "B": 7, "T": 2}],
+    [
+        {},
+        {"T": 1},
+        {"D": 2},
+        {"bias": False},
+        {"packed": True},
+        {"packed": True, "D": 2},
+        {"H": 9, "B": 7, "T": 2},
+    ],
     ids=str,
 )
 def test_gradcheck(options: dict, isa: str) -> None:
@@ -51,7 +59,7 @@ def test_opcheck(options: dict, dtype: torch.dtype) -> None:
     y, h_n, c_n, gates, cells = lstm_layer(*plain, True)
     mask = [True] * (3 + len(plain[3]))
     torch.library.opcheck(lstm_layer_backward, (y, h_n, None, *plain, y, gates, cells, mask))
-    torch.library.opcheck(lstm_layer_backward, (None, None, c_n, *plain, y, gates, cells, [False] + mask[1:]))
+    torch.library.opcheck(lstm_layer_backward, (None, None, c_n, *plain, y, gates, cells, [False, *mask[1:]]))
 
 
 def test_opcheck_packed() -> None:

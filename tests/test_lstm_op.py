@@ -2,7 +2,7 @@
 """The op against the NumPy float64 reference, within twice torch's own error: every ISA, 1 and 2 threads."""
 
 import zlib
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -64,7 +64,10 @@ class Problem:
         w64 = [w.double().numpy() for w in self.weights]
         zeros = np.zeros(4 * H)
         weights = [
-            Weights(*w64[d * each : d * each + 2], *(w64[d * each + 2 : (d + 1) * each] if case.bias else (zeros, zeros)))
+            Weights(
+                *w64[d * each : d * each + 2],
+                *(w64[d * each + 2 : (d + 1) * each] if case.bias else (zeros, zeros)),
+            )
             for d in range(D)
         ]
         x = self.x.double().reshape(-1, case.I).numpy()
@@ -72,7 +75,10 @@ class Problem:
         h0 = state if self.h0 is None else self.h0.double().numpy()
         c0 = state if self.c0 is None else self.c0.double().numpy()
         layer = layer_forward(x, h0, c0, weights, self.batch_sizes)
-        gy, gh, gc = (g.double().numpy() if k in case.outputs else np.zeros(g.shape) for g, k in zip(self.grads, "yhc", strict=True))
+        gy, gh, gc = (
+            g.double().numpy() if k in case.outputs else np.zeros(g.shape)
+            for g, k in zip(self.grads, "yhc", strict=True)
+        )
         back = layer_backward(gy.reshape(-1, D * H), gh, gc, x, weights, layer, self.batch_sizes)
         self.reference = {
             "y": layer.y.reshape(self.grads[0].shape),
@@ -127,22 +133,29 @@ class Problem:
         """Outputs, and the gradients that the case asks for."""
         needs = self.case.needs
         x = self.x.detach().requires_grad_(needs in ("all", "x"))
-        states = [None if s is None else s.detach().clone().requires_grad_(needs in ("all", "states")) for s in (self.h0, self.c0)]
+        states = [
+            None if s is None else s.detach().clone().requires_grad_(needs in ("all", "states"))
+            for s in (self.h0, self.c0)
+        ]
         weights = [w.detach().clone().requires_grad_(needs in ("all", "weights")) for w in self.weights]
         out = dict(zip(("y", "h_n", "c_n"), layer(x, *states, weights), strict=True))
         inputs = {"grad x": x, "grad h0": states[0], "grad c0": states[1]}
         inputs |= {f"grad weight {i}": w for i, w in enumerate(weights)}
         inputs = {k: v for k, v in inputs.items() if v is not None and v.requires_grad}
-        chosen = [(o, g) for o, g, k in zip(list(out.values()), self.grads, "yhc", strict=True) if k in self.case.outputs]
+        chosen = [
+            (o, g) for o, g, k in zip(list(out.values()), self.grads, "yhc", strict=True) if k in self.case.outputs
+        ]
         if not inputs:
             return out
-        grads = torch.autograd.grad([o for o, _ in chosen], list(inputs.values()), [g for _, g in chosen], allow_unused=True)
+        grads = torch.autograd.grad(
+            [o for o, _ in chosen], list(inputs.values()), [g for _, g in chosen], allow_unused=True
+        )
         for (name, inp), g in zip(inputs.items(), grads, strict=True):
             out[name] = torch.zeros_like(inp) if g is None else g
         return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem(case: Case) -> Problem:
     return Problem(case)
 
@@ -180,7 +193,9 @@ def test_full_crossing(seed: int, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("T", "B", "I", "H"), [(3, 33, 300, 100), (40, 5, 257, 130), (300, 2, 20, 24), (5, 24, 16, 48)])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H"), [(3, 33, 300, 100), (40, 5, 257, 130), (300, 2, 20, 24), (5, 24, 16, 48)]
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_blocking_boundaries(T: int, B: int, I: int, H: int, packed: bool, isa: str) -> None:
     """Sizes at which K blocks, chunks of steps and the decomposition by rows take effect."""

@@ -30,7 +30,9 @@ def run(module: nn.Module, x: torch.Tensor, hx=None, seed: int = 5) -> dict[str,
     torch.manual_seed(seed)
     y, (h, c) = module(x, hx)
     gen = torch.Generator().manual_seed(9)
-    torch.autograd.backward([y, h, c], [torch.randn(t.shape, generator=gen, dtype=torch.float64).to(t.dtype) for t in (y, h, c)])
+    torch.autograd.backward(
+        [y, h, c], [torch.randn(t.shape, generator=gen, dtype=torch.float64).to(t.dtype) for t in (y, h, c)]
+    )
     out = {"y": y, "h": h, "c": c, "grad x": x.grad}
     if hx is not None:
         out |= {"grad h0": hx[0].grad, "grad c0": hx[1].grad}

@@ -56,7 +56,9 @@ def test_omp_num_threads(threads: str) -> None:
 
 def test_fork() -> None:
     """libgomp's pool does not survive a fork: the child runs on one thread, and says so."""
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import os, sys
 want = y.detach().clone()
 pid = os.fork()
@@ -67,6 +69,7 @@ if pid == 0:
     os._exit(0 if same and "child of a fork" in text else 7)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
+    )
     result = run(code)
     assert result.returncode == 0, result.stderr
 

@@ -16,6 +16,7 @@ from torch import nn
 from rnnfast.demo.training import Settings, Trainer
 from rnnfast.info import machine_facts
 from rnnfast.models import LanguageModel
+from rnnfast.modules import LSTM
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -34,14 +35,13 @@ def race(trainer: Trainer, repeats: int) -> dict[str, Any]:
     s, symbols = trainer.settings, trainer.corpus.symbols
     x, target = trainer.streams[: s.chunk], trainer.streams[1 : s.chunk + 1]
     x = x[: target.shape[0]]
-    models: dict[str, nn.Module] = {}
-    for name, rnn in (("rnnfast", None), ("torch.nn", nn.LSTM)):
-        kwargs = {} if rnn is None else {"rnn": rnn}
-        model = LanguageModel(symbols, s.hidden, s.layers, s.embedding, s.dropout, **kwargs)
+    models: dict[str, LanguageModel] = {}
+    for name, rnn in (("rnnfast", LSTM), ("torch.nn", nn.LSTM)):
+        model = LanguageModel(symbols, s.hidden, s.layers, s.embedding, s.dropout, rnn)
         model.load_state_dict(trainer.model.state_dict())
         models[name] = model
 
-    def step(model: nn.Module) -> float:
+    def step(model: LanguageModel) -> float:
         torch.manual_seed(1)  # the same dropout masks
         logits, _ = model(x)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())

@@ -61,7 +61,12 @@ def _steps(batch_sizes: list[int], reverse: bool) -> list[tuple[int, int]]:
 def scan_forward(x: Array, h0: Array, c0: Array, w: Weights, batch_sizes: list[int], reverse: bool) -> Scan:
     """One direction. x [N, I], h0 and c0 [B, H]; step t has the first batch_sizes[t] samples."""
     rows, H = x.shape[0], w.w_hh.shape[1]
-    out = Scan(*(np.zeros((rows, n)) for n in (H,)), h0.copy(), c0.copy(), *(np.zeros((rows, n)) for n in (4 * H, H, H, H)))
+    out = Scan(
+        *(np.zeros((rows, n)) for n in (H,)),
+        h0.copy(),
+        c0.copy(),
+        *(np.zeros((rows, n)) for n in (4 * H, H, H, H)),
+    )
     # Samples that have not begun hold their initial state, samples that have ended their final one.
     h, c = out.h_n, out.c_n
     for row, n in _steps(batch_sizes, reverse):
@@ -87,7 +92,14 @@ class ScanGradients:
 
 
 def scan_backward(
-    grad_y: Array, grad_h_n: Array, grad_c_n: Array, x: Array, w: Weights, scan: Scan, batch_sizes: list[int], reverse: bool
+    grad_y: Array,
+    grad_h_n: Array,
+    grad_c_n: Array,
+    x: Array,
+    w: Weights,
+    scan: Scan,
+    batch_sizes: list[int],
+    reverse: bool,
 ) -> ScanGradients:
     """BPTT for one direction: processing order backwards."""
     dh, dc = grad_h_n.copy(), grad_c_n.copy()  # the error signal on its way back, for each sample
@@ -135,7 +147,13 @@ def layer_forward(x: Array, h0: Array, c0: Array, weights: list[Weights], batch_
 
 
 def layer_backward(
-    grad_y: Array, grad_h_n: Array, grad_c_n: Array, x: Array, weights: list[Weights], layer: Layer, batch_sizes: list[int]
+    grad_y: Array,
+    grad_h_n: Array,
+    grad_c_n: Array,
+    x: Array,
+    weights: list[Weights],
+    layer: Layer,
+    batch_sizes: list[int],
 ) -> list[ScanGradients]:
     """The gradients of each direction; dL/dx is the sum of theirs."""
     parts = np.split(grad_y, len(weights), axis=1)
