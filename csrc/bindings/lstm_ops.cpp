@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include "bindings/machine.h"
+#include "bindings/workspace.h"
 #include "cpu/kernels.h"
 
 namespace rnnfast {
@@ -92,7 +93,7 @@ void run_forward(const LstmSizes& s, const HeldInputs& held, at::Tensor& y, at::
   const LayerShape shape = layer_shape(s, held.x);
   const LayerPlan plan = plan_forward(shape, this_machine());
   const LstmForwardSpace space = forward_space(shape, plan, target.vector_bytes / int(sizeof(T)), save);
-  const at::Tensor workspace = at::empty({s.directions * space.size}, held.x.options());
+  const Workspace workspace(s.directions * space.size * int64_t(sizeof(T)));
 
   LstmForward<T> args;
   args.in = held.inputs<T>(s);
@@ -104,7 +105,7 @@ void run_forward(const LstmSizes& s, const HeldInputs& held, at::Tensor& y, at::
     args.cells = cells.mutable_data_ptr<T>();
   }
   Barrier all, group[2];
-  const LstmForwardJob<T> job{&args, &plan, &space, workspace.mutable_data_ptr<T>(), &all, group};
+  const LstmForwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
   run_kernel(job, forward_kernel(target, T{}), plan.threads);
 }
 
@@ -121,7 +122,7 @@ void run_backward(const LstmSizes& s, const HeldInputs& held, const at::Tensor& 
   const LayerShape shape = layer_shape(s, held.x);
   const LayerPlan plan = plan_backward(shape, this_machine());
   const LstmBackwardSpace space = backward_space(shape, plan, target.vector_bytes / int(sizeof(T)), s.rows);
-  const at::Tensor workspace = at::empty({space.size}, held.x.options());
+  const Workspace workspace(space.size * int64_t(sizeof(T)));
 
   LstmBackward<T> args;
   args.in = held.inputs<T>(s);
@@ -147,7 +148,7 @@ void run_backward(const LstmSizes& s, const HeldInputs& held, const at::Tensor& 
     }
   }
   Barrier all, group[2];
-  const LstmBackwardJob<T> job{&args, &plan, &space, workspace.mutable_data_ptr<T>(), &all, group};
+  const LstmBackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
   run_kernel(job, backward_kernel(target, T{}), plan.threads);
   if (!held.has_biases) return;
   for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {

@@ -62,6 +62,11 @@ class LstmBackwardScan {
     const T* weights;
     template <int R>
     RNNFAST_INLINE void rows(int64_t first) {
+      // What the pointwise part will read, saved long ago, arrives while the product runs.
+#pragma GCC unroll 1
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 1
+        for (int v = 0; v < NV; ++v) s.prefetch(first + r, panel.column + v * N);
       Tile<T, R, NV> tile;
       tile.clear();
       if constexpr (kRecurrent) {
@@ -101,6 +106,16 @@ class LstmBackwardScan {
                       v == NV - 1 ? panel.last_valid : N);
     }
   };
+
+  RNNFAST_INLINE void prefetch(int64_t b, int64_t unit) {
+    const T* saved = gates_step_ + b * G * H_ + unit;
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) __builtin_prefetch(saved + g * H_);
+    __builtin_prefetch(cells_before_ + b * H_ + unit);
+    if (args_.grad_y) __builtin_prefetch(grad_y_step_ + b * y_stride_ + unit);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) __builtin_prefetch(delta_step_ + b * G * H_ + unit + g * H_, 1);
+  }
 
   // The cell's backward for one sample and one vector of units. back: what comes back from the next step.
   RNNFAST_INLINE void finish(V back, int64_t b, int64_t unit, int valid, bool recurrent) {
