@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/workspace.h"
 
+#include <sys/mman.h>
+
+#include <cstdlib>
 #include <new>
 #include <utility>
 
 namespace rnnfast {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+// Weights stream through this memory step after step: pages of 2 MB spare the address translation.
+constexpr int64_t kHugePage = int64_t(2) << 20;
 
 struct Kept {
   Workspace::Memory memory;
@@ -21,7 +25,7 @@ Kept& kept() {
 
 }  // namespace
 
-void Workspace::Free::operator()(std::byte* p) const { ::operator delete[](p, kAlignment); }
+void Workspace::Free::operator()(std::byte* p) const { std::free(p); }
 
 Workspace::Workspace(int64_t bytes) : bytes_(bytes) {
   Kept& k = kept();
@@ -30,7 +34,15 @@ Workspace::Workspace(int64_t bytes) : bytes_(bytes) {
     bytes_ = std::exchange(k.bytes, 0);
     return;
   }
-  memory_.reset(static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes), kAlignment)));
+  const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  bytes_ = (bytes + alignment - 1) / alignment * alignment;
+  void* p = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(bytes_));
+  if (p == nullptr) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  // A wish: where the kernel refuses, small pages serve.
+  if (alignment == kHugePage) (void)madvise(p, static_cast<size_t>(bytes_), MADV_HUGEPAGE);
+#endif
+  memory_.reset(static_cast<std::byte*>(p));
 }
 
 Workspace::~Workspace() {

@@ -23,7 +23,7 @@ class Workspace {
   }
 
   // What a thread keeps between calls, at most.
-  static constexpr int64_t kKeptBytes = int64_t(32) << 20;
+  static constexpr int64_t kKeptBytes = int64_t(64) << 20;
 
   struct Free {
     void operator()(std::byte* p) const;
