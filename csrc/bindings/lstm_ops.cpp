@@ -172,6 +172,7 @@ LstmLayerResult lstm_layer_cpu(const at::Tensor& x, const OptionalTensor& h0, co
   at::Tensor gates = save ? at::empty({D, s.rows, 4 * s.H}, options) : at::empty({0}, options);
   at::Tensor cells = save ? at::empty({D, s.rows, s.H}, options) : at::empty({0}, options);
   if (s.rows > 0) {
+    for (const at::Tensor& t : {y, gates, cells}) prefer_huge_pages(t.mutable_data_ptr(), int64_t(t.nbytes()));
     const HeldInputs held(x, h0, c0, weights, has_biases);
     if (x.scalar_type() == at::kFloat) {
       run_forward<float>(s, held, y, h_n, c_n, gates, cells, save);

@@ -25,6 +25,19 @@ Kept& kept() {
 
 }  // namespace
 
+void prefer_huge_pages(void* memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  const auto begin = (reinterpret_cast<uintptr_t>(memory) + kHugePage - 1) & ~uintptr_t(kHugePage - 1);
+  const auto end =
+      (reinterpret_cast<uintptr_t>(memory) + static_cast<uintptr_t>(bytes)) & ~uintptr_t(kHugePage - 1);
+  // A wish: where the kernel refuses, small pages serve.
+  if (end > begin) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory;
+  (void)bytes;
+#endif
+}
+
 void Workspace::Free::operator()(std::byte* p) const { std::free(p); }
 
 Workspace::Workspace(int64_t bytes) : bytes_(bytes) {
@@ -38,10 +51,7 @@ Workspace::Workspace(int64_t bytes) : bytes_(bytes) {
   bytes_ = (bytes + alignment - 1) / alignment * alignment;
   void* p = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(bytes_));
   if (p == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  // A wish: where the kernel refuses, small pages serve.
-  if (alignment == kHugePage) (void)madvise(p, static_cast<size_t>(bytes_), MADV_HUGEPAGE);
-#endif
+  if (alignment == kHugePage) prefer_huge_pages(p, bytes_);
   memory_.reset(static_cast<std::byte*>(p));
 }
 

@@ -9,6 +9,9 @@
 
 namespace rnnfast {
 
+// Asks for pages of 2 MB behind this memory, where it spans any: one page fault instead of 512.
+void prefer_huge_pages(void* memory, int64_t bytes);
+
 class Workspace {
  public:
   explicit Workspace(int64_t bytes);

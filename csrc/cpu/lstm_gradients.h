@@ -212,43 +212,39 @@ class LstmGradients {
   void weight_gradients(int d) {
     const Range share = split_range(G * H_, index_, count_);
     const int64_t rows = seq_.rows();
-    if (args_.grad_w_ih[d] || args_.grad_w_hh[d]) {
-      for (int64_t k = 0; k < rows; k += block_k_) {
-        const int64_t depth = rows - k < block_k_ ? rows - k : block_k_;
-        pack_transposed(delta(d) + k * G * H_, G * H_, depth, share, a_);
-        weight_product(XRows{in_}, I_, share, k, depth, args_.grad_w_ih[d]);
-        weight_product(HiddenRows{*this, d}, H_, share, k, depth, args_.grad_w_hh[d]);
-      }
+    const bool weights = args_.grad_w_ih[d] || args_.grad_w_hh[d];
+    for (int64_t k = 0; k < rows; k += block_k_) {
+      const int64_t depth = rows - k < block_k_ ? rows - k : block_k_;
+      if (args_.grad_b[d]) bias_gradient(d, share, k, depth);
+      if (!weights) continue;
+      pack_transposed(delta(d) + k * G * H_, G * H_, depth, share, a_);
+      weight_product(XRows{in_}, I_, share, k, depth, args_.grad_w_ih[d]);
+      weight_product(HiddenRows{*this, d}, H_, share, k, depth, args_.grad_w_hh[d]);
     }
-    if (args_.grad_b[d]) bias_gradient(d, share);
   }
 
-  // Sums of a block of rows first, then of the blocks: the rounding error grows with neither alone. Several vectors
-  // of a row at once: rows lie 4H elements apart, beyond what the prefetchers follow.
-  void bias_gradient(int d, Range share) {
+  // A block of rows is summed first, then added to the blocks before: the rounding error grows with neither alone.
+  // Several vectors of a row at once: rows lie 4H elements apart, beyond what the prefetchers follow.
+  void bias_gradient(int d, Range share, int64_t k, int64_t depth) {
     constexpr int kAtOnce = 8;
-    T* grad = args_.grad_b[d];
-    const int64_t rows = seq_.rows();
     for (int64_t j = share.begin; j < share.end; j += kAtOnce * N) {
       const int64_t columns = share.end - j < kAtOnce * N ? share.end - j : kAtOnce * N;
-      V total[kAtOnce] = {};
-      for (int64_t k = 0; k < rows; k += block_k_) {
-        V sum[kAtOnce] = {};
-        const int64_t end = rows - k < block_k_ ? rows : k + block_k_;
-        for (int64_t row = k; row < end; ++row) {
-          const T* from = delta(d) + row * G * H_ + j;
-          if (columns == kAtOnce * N) {
+      V sum[kAtOnce] = {};
+      for (int64_t row = k; row < k + depth; ++row) {
+        const T* from = delta(d) + row * G * H_ + j;
+        if (columns == kAtOnce * N) {
 #pragma GCC unroll 8
-            for (int v = 0; v < kAtOnce; ++v) sum[v] = sum[v] + load<V>(from + v * N);
-          } else {
-            for (int v = 0; v * N < columns; ++v)
-              sum[v] = sum[v] + load_first<V>(from + v * N, int(columns - v * N < N ? columns - v * N : N));
-          }
+          for (int v = 0; v < kAtOnce; ++v) sum[v] = sum[v] + load<V>(from + v * N);
+        } else {
+          for (int v = 0; v * N < columns; ++v)
+            sum[v] = sum[v] + load_first<V>(from + v * N, int(columns - v * N < N ? columns - v * N : N));
         }
-        for (int v = 0; v < kAtOnce; ++v) total[v] = total[v] + sum[v];
       }
-      for (int v = 0; v * N < columns; ++v)
-        store_first(grad + j + v * N, total[v], int(columns - v * N < N ? columns - v * N : N));
+      for (int v = 0; v * N < columns; ++v) {
+        const int valid = int(columns - v * N < N ? columns - v * N : N);
+        T* grad = args_.grad_b[d] + j + v * N;
+        store_first(grad, k == 0 ? sum[v] : load_first<V>(grad, valid) + sum[v], valid);
+      }
     }
   }
 
