@@ -7,6 +7,7 @@
 
 #include <chrono>
 
+#include "bindings/frozen.h"
 #include "bindings/machine.h"
 #include "cpu/kernels.h"
 
@@ -64,9 +65,16 @@ double fma_peak(int threads) {
   return flops / elapsed.count() * 1e-9;
 }
 
-py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions, int element_bytes,
-                      bool training) {
-  const LayerShape shape{T, B, I, H, directions, element_bytes, false};
+py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P,
+                       int directions, int element_bytes, bool training) {
+  const CellInfo& info = cell_info(cell_named(cell));
+  LayerShape shape;
+  shape.T = T, shape.B = B, shape.I = I, shape.H = H, shape.P = P;
+  shape.gates = info.gates;
+  shape.directions = directions;
+  shape.element_bytes = element_bytes;
+  shape.projection = P != H;
+  shape.training = training;
   const Machine machine = this_machine();
   const LayerPlan plan = plan_forward(shape, machine);
   const LayerPlan back = plan_backward(shape, machine);
@@ -80,7 +88,7 @@ py::dict explain_lstm(int64_t T, int64_t B, int64_t I, int64_t H, int directions
   result["chunk_steps"] = plan.chunk_steps;
   if (training) result["backward_decomposition"] = to_string(back.split);
   result["flops"] =
-      (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * 4.0 * double(H) * double(I + H);
+      (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * info.gates * double(H) * double(I + P);
   result["thread_limit"] = team_limit_reason() ? team_limit_reason() : "";
   return result;
 }
@@ -100,6 +108,20 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("threads", [] { return this_machine().threads; });
   m.def("activation", &apply_activation, py::arg("name"), py::arg("tensor"));
   m.def("fma_peak", &fma_peak, py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
-  m.def("explain_lstm", &explain_lstm, py::arg("T"), py::arg("B"), py::arg("I"), py::arg("H"),
-        py::arg("directions"), py::arg("element_bytes"), py::arg("training"));
+  m.def("cells", [] {
+    std::vector<std::string> result;
+    for (int i = 0; i < kCellCount; ++i) result.emplace_back(cell_info(CellKind(i)).name);
+    return result;
+  });
+  m.def("explain_layer", &explain_layer, py::arg("cell"), py::arg("T"), py::arg("B"), py::arg("I"), py::arg("H"),
+        py::arg("P"), py::arg("directions"), py::arg("element_bytes"), py::arg("training"));
+  py::class_<FrozenLayer>(m, "FrozenLayer")
+      .def(py::init([](const std::string& cell, const std::vector<at::Tensor>& weights, bool has_biases,
+                       bool bidirectional) {
+             return std::make_unique<FrozenLayer>(cell_named(cell), weights, has_biases, bidirectional);
+           }),
+           py::arg("cell"), py::arg("weights"), py::arg("has_biases"), py::arg("bidirectional"))
+      .def("forward", &FrozenLayer::forward, py::arg("x"), py::arg("h0") = py::none(), py::arg("c0") = py::none(),
+           py::arg("batch_sizes") = py::none(), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("bytes", &FrozenLayer::bytes);
 }

@@ -47,11 +47,12 @@ Workspace::Workspace(int64_t bytes) : bytes_(bytes) {
     bytes_ = std::exchange(k.bytes, 0);
     return;
   }
+  k = Kept{};  // too small: freed before its successor is taken, so that both never stand together
   const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
   bytes_ = (bytes + alignment - 1) / alignment * alignment;
   void* p = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(bytes_));
   if (p == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) prefer_huge_pages(p, bytes_);
+  if (alignment == kHugePage) prefer_huge_pages(p, bytes);  // whole pages only: the rest takes what it needs
   memory_.reset(static_cast<std::byte*>(p));
 }
 

@@ -36,25 +36,29 @@ struct Sequence {
   int64_t active_after(int64_t t, bool reverse) const { return active_before(t, !reverse); }
 };
 
+// One direction's parameters, contiguous. G: the cell's gates; P: features of h (H, or those of the projection).
 template <class T>
-struct LstmWeights {
-  const T* w_ih = nullptr;  // [4H, I] contiguous
-  const T* w_hh = nullptr;  // [4H, H] contiguous
-  const T* b_ih = nullptr;  // [4H] or null
-  const T* b_hh = nullptr;  // [4H] or null
+struct LayerWeights {
+  const T* w_ih = nullptr;  // [G*H, I]
+  const T* w_hh = nullptr;  // [G*H, P]
+  const T* b_ih = nullptr;  // [G*H] or null
+  const T* b_hh = nullptr;  // [G*H] or null
+  const T* w_hr = nullptr;  // [P, H], the projection, or null
 };
 
 // Every matrix has contiguous rows. Null optional inputs mean zeros.
 template <class T>
-struct LstmInputs {
+struct LayerInputs {
   Sequence sequence;
-  int64_t I = 0, H = 0;
-  int directions = 1;    // direction 1 runs from the last step to the first
+  int64_t I = 0, H = 0, P = 0;
+  int directions = 1;  // direction 1 runs from the last step to the first
+  int variant = 0;     // of the cell
+  bool projection = false;
   const T* x = nullptr;  // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
   int64_t x_step = 0, x_row = 0;
-  const T* h0 = nullptr;  // [D, B, H] or null
+  const T* h0 = nullptr;  // [D, B, P] or null
   const T* c0 = nullptr;  // [D, B, H] or null
-  LstmWeights<T> weights[2];
+  LayerWeights<T> weights[2];
 
   const T* x_at(int64_t t, int64_t b) const {
     return x + (sequence.offsets ? sequence.offsets[t] * x_row : t * x_step) + b * x_row;
@@ -62,30 +66,35 @@ struct LstmInputs {
 };
 
 template <class T>
-struct LstmForward {
-  LstmInputs<T> in;
-  T* y = nullptr;      // [N, D*H]
-  T* h_n = nullptr;    // [D, B, H]
-  T* c_n = nullptr;    // [D, B, H]; also the running cell state of the scan
-  T* gates = nullptr;  // [D, N, 4H] activations for the backward pass, or null in inference
-  T* cells = nullptr;  // [D, N, H] likewise
+struct LayerForward {
+  LayerInputs<T> in;
+  const T* packed =
+      nullptr;            // weights packed before (PackedSpace, for each direction), or null: packed by the call
+  T* y = nullptr;         // [N, D*P]
+  T* h_n = nullptr;       // [D, B, P]
+  T* c_n = nullptr;       // [D, B, H]; also the running cell state of the scan. Cells without c: null
+  T* saved = nullptr;     // [D, N, S*H] for the backward pass, or null in inference
+  T* cells = nullptr;     // [D, N, H] likewise, where the cell has c
+  bool training = false;  // saved and cells, as far as the cell has any, are written
 };
 
 template <class T>
-struct LstmBackward {
-  LstmInputs<T> in;
+struct LayerBackward {
+  LayerInputs<T> in;
   const T* y = nullptr;  // what the forward pass returned
-  const T* gates = nullptr;
+  const T* saved = nullptr;
   const T* cells = nullptr;
-  const T* grad_y = nullptr;    // [N, D*H] or null
-  const T* grad_h_n = nullptr;  // [D, B, H] or null
+  const T* grad_y = nullptr;    // [N, D*P] or null
+  const T* grad_h_n = nullptr;  // [D, B, P] or null
   const T* grad_c_n = nullptr;  // [D, B, H] or null
   T* grad_x = nullptr;          // [N, I] contiguous; null (here and below): not asked for
-  T* grad_h0 = nullptr;         // [D, B, H]
+  T* grad_h0 = nullptr;         // [D, B, P]
   T* grad_c0 = nullptr;         // [D, B, H]
   T* grad_w_ih[2] = {nullptr, nullptr};
   T* grad_w_hh[2] = {nullptr, nullptr};
-  T* grad_b[2] = {nullptr, nullptr};  // [4H]: b_ih and b_hh have the same gradient
+  T* grad_b_ih[2] = {nullptr, nullptr};
+  T* grad_b_hh[2] = {nullptr, nullptr};
+  T* grad_w_hr[2] = {nullptr, nullptr};
 };
 
 }  // namespace rnnfast

@@ -5,22 +5,31 @@
 #include <string>
 #include <vector>
 
-#include "cpu/lstm_job.h"
+#include "cpu/job.h"
 
 namespace rnnfast {
 
 enum class Activation { kExp, kTanh, kSigmoid };
 
+// One cell's kernels for one element type. `index` and `count`: which thread of how many.
+template <class T>
+struct CellKernels {
+  void (*pack)(const PackJob<T>&, int index, int count);
+  void (*forward)(const ForwardJob<T>&, int index, int count);
+  void (*backward)(const BackwardJob<T>&, int index, int count);
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;
-  void (*lstm_forward_f32)(const LstmForwardJob<float>&, int index, int count);
-  void (*lstm_forward_f64)(const LstmForwardJob<double>&, int index, int count);
-  void (*lstm_backward_f32)(const LstmBackwardJob<float>&, int index, int count);
-  void (*lstm_backward_f64)(const LstmBackwardJob<double>&, int index, int count);
+  CellKernels<float> f32[kCellCount];
+  CellKernels<double> f64[kCellCount];
   void (*activation_f32)(Activation, const float* in, float* out, int64_t n);
   void (*activation_f64)(Activation, const double* in, double* out, int64_t n);
   double (*fma_flops)(int64_t rounds);  // runs `rounds` rounds of independent FMAs; returns the flops done
+
+  const CellKernels<float>& of(CellKind kind, float) const { return f32[static_cast<int>(kind)]; }
+  const CellKernels<double>& of(CellKind kind, double) const { return f64[static_cast<int>(kind)]; }
 };
 
 // Every target compiled in, best first; and those that this processor can run.

@@ -39,7 +39,6 @@ RNNFAST_INLINE Panel plain_panel(int64_t vector, int64_t vector_end, int64_t col
   const int64_t left = vector_end - vector;
   panel.vectors = left >= 4 ? 4 : left >= 2 ? 2 : 1;
   panel.column = vector * N;
-  panel.vector_stride = N;
   const int64_t valid = columns - (vector + panel.vectors - 1) * N;
   panel.last_valid = int(valid < N ? valid : N);
   return panel;

@@ -25,11 +25,21 @@ enum class Weights {
   kDirect,  // torch's own row-major weights are read as they are: few rows, bandwidth binds either way
 };
 
+// How the projection of the input reads W_ih.
+enum class InputWeights {
+  kPacked,  // from panels packed once a call
+  kPanels,  // from one panel a thread, packed when its turn comes: for sequences that are projected at once
+};
+
 struct LayerShape {
-  int64_t T = 0, B = 0, I = 0, H = 0;
+  int64_t T = 0, B = 0, I = 0, H = 0, P = 0;
+  int gates = 4;
   int directions = 1;
   int element_bytes = 4;
   bool packed_sequence = false;
+  bool projection = false;
+  bool prepacked = false;  // the weights were packed before
+  bool training = false;
 };
 
 struct LayerPlan {
@@ -37,8 +47,11 @@ struct LayerPlan {
   int groups = 1;   // 2: the directions run side by side, threads / 2 each; else one after another
   Split split = Split::kUnits;
   Weights weights = Weights::kPacked;
-  int64_t chunk_steps = 1;  // time steps that are projected together, ahead of their scan
-  int64_t block_k = 256;    // depth of a GEMM block
+  InputWeights input = InputWeights::kPacked;
+  int64_t chunk_steps =
+      1;  // forward: time steps that are projected together, ahead of their scan;
+          // backward: time steps whose delta stands at a time, and whose gradients follow their scan
+  int64_t block_k = 256;  // depth of a GEMM block
 };
 
 LayerPlan plan_forward(const LayerShape& shape, const Machine& machine);

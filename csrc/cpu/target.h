@@ -6,8 +6,8 @@
 #pragma once
 
 #include "core/activations.h"
-#include "cpu/lstm_backward.h"
-#include "cpu/lstm_forward.h"
+#include "cpu/backward.h"
+#include "cpu/forward.h"
 
 namespace RNNFAST_NAMESPACE {
 
@@ -41,14 +41,19 @@ inline double fma_flops(int64_t rounds) {
   return double(rounds) * kAccumulators * V::kLanes * 2;
 }
 
+template <class Cell, class T>
+constexpr CellKernels<T> kCellKernels = {&layer_pack<Cell, T>, &layer_forward<Cell, T>, &layer_backward<Cell, T>};
+
 // constexpr, so that a table is data: no code of a target may run before its processor is known to support it.
 constexpr Kernels make_kernels(const char* name) {
   return {name,
           RNNFAST_VECTOR_BYTES,
-          &lstm_forward<float>,
-          &lstm_forward<double>,
-          &lstm_backward<float>,
-          &lstm_backward<double>,
+#define RNNFAST_KERNELS(name, Cell, variant) kCellKernels<Cell, float>,
+          {RNNFAST_CELLS(RNNFAST_KERNELS)},
+#undef RNNFAST_KERNELS
+#define RNNFAST_KERNELS(name, Cell, variant) kCellKernels<Cell, double>,
+          {RNNFAST_CELLS(RNNFAST_KERNELS)},
+#undef RNNFAST_KERNELS
           &activation<float>,
           &activation<double>,
           &fma_flops};

@@ -9,20 +9,33 @@ namespace RNNFAST_NAMESPACE {
 
 using namespace rnnfast;  // the shared plain data: params, plan, jobs
 
-// Rows of a full tile: 4 vectors a row must leave registers for one row of the panel and the broadcasts.
+// Rows of a full tile of 4 vectors, which must leave registers for one row of the panel and the broadcasts; and the
+// most rows of any tile.
 #if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
 constexpr int kTileRows = 6;  // 24 of 32 registers
 constexpr int kAccumulators = 24;
+constexpr int kMostRows = 8;
 #else
 constexpr int kTileRows = 3;  // 12 of 16 registers
 constexpr int kAccumulators = 12;
+constexpr int kMostRows = 4;
 #endif
+
+// Rows of a full tile of NV vectors.
+template <int NV>
+constexpr int kRowsOf = kAccumulators / NV < kMostRows ? kAccumulators / NV : kMostRows;
 
 template <class T>
 using TargetVec = Vec<T, RNNFAST_VECTOR_BYTES / int(sizeof(T))>;
 
 template <class T>
 constexpr int kLanes = TargetVec<T>::kLanes;
+
+// A number known to the compiler, for functions that are given one.
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
 
 template <class T, int R, int NV>
 struct Tile {
@@ -50,13 +63,14 @@ struct PackedColumns {
   RNNFAST_INLINE T at(int r, int64_t k) const { return data[k * R + r]; }
 };
 
-// One k: tile += a[:, k] * panel[k, :].
+// One k: tile += a[:, k] * panel[k, :]. The tile's vectors lie `vector_stride` apart.
 template <class T, int R, int NV, class A>
-RNNFAST_INLINE void multiply_step(Tile<T, R, NV>& tile, const A& a, const T* panel_row, int64_t k) {
+RNNFAST_INLINE void multiply_step(Tile<T, R, NV>& tile, const A& a, const T* panel_row, int64_t vector_stride,
+                                  int64_t k) {
   using V = TargetVec<T>;
   V b[NV];
 #pragma GCC unroll 4
-  for (int v = 0; v < NV; ++v) b[v] = load<V>(panel_row + v * V::kLanes);
+  for (int v = 0; v < NV; ++v) b[v] = load<V>(panel_row + v * vector_stride);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const V scale = splat<V>(a.at(r, k));
@@ -65,27 +79,30 @@ RNNFAST_INLINE void multiply_step(Tile<T, R, NV>& tile, const A& a, const T* pan
   }
 }
 
-// tile += A[R, K] * panel[K, NV * lanes]; `panel` rows lie `stride` elements apart.
+// tile += A[R, K] * panel[K, NV * lanes]; `panel` rows lie `stride` elements apart, the vectors of a row
+// `vector_stride`.
 // Few accumulators cannot hide the latency of an FMA (two a cycle, four cycles deep): then K is cut into several
 // chains of their own, summed at the end.
 template <class T, int R, int NV, class A>
-RNNFAST_INLINE void multiply(Tile<T, R, NV>& tile, const A& a, const T* panel, int64_t stride, int64_t K) {
+RNNFAST_INLINE void multiply(Tile<T, R, NV>& tile, const A& a, const T* panel, int64_t stride, int64_t K,
+                             int64_t vector_stride = kLanes<T>) {
   constexpr int kFill = kAccumulators / (R * NV);
   constexpr int kChains = kFill >= 4 ? 4 : kFill >= 2 ? 2 : 1;
   if constexpr (kChains == 1) {
 #pragma GCC unroll 2
-    for (int64_t k = 0; k < K; ++k) multiply_step(tile, a, panel + k * stride, k);
+    for (int64_t k = 0; k < K; ++k) multiply_step(tile, a, panel + k * stride, vector_stride, k);
   } else {
     Tile<T, R, NV> chain[kChains - 1];
 #pragma GCC unroll 4
     for (int c = 0; c < kChains - 1; ++c) chain[c].clear();
     int64_t k = 0;
     for (; k + kChains <= K; k += kChains) {
-      multiply_step(tile, a, panel + k * stride, k);
+      multiply_step(tile, a, panel + k * stride, vector_stride, k);
 #pragma GCC unroll 4
-      for (int c = 1; c < kChains; ++c) multiply_step(chain[c - 1], a, panel + (k + c) * stride, k + c);
+      for (int c = 1; c < kChains; ++c)
+        multiply_step(chain[c - 1], a, panel + (k + c) * stride, vector_stride, k + c);
     }
-    for (; k < K; ++k) multiply_step(tile, a, panel + k * stride, k);
+    for (; k < K; ++k) multiply_step(tile, a, panel + k * stride, vector_stride, k);
 #pragma GCC unroll 4
     for (int c = 0; c < kChains - 1; ++c)
 #pragma GCC unroll 8
@@ -95,49 +112,32 @@ RNNFAST_INLINE void multiply(Tile<T, R, NV>& tile, const A& a, const T* panel, i
   }
 }
 
-// Calls f.template rows<R>(first) over [begin, end) in blocks of at most kTileRows rows, as equal as possible, so
-// that 7 rows are 4 + 3 and not 6 + 1.
-template <class F>
-RNNFAST_INLINE void for_row_blocks(int64_t begin, int64_t end, F& f) {
-  const int64_t n = end - begin;
-  if (n <= 0) return;
-  const int64_t blocks = (n + kTileRows - 1) / kTileRows;
-  for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t first = begin + n * i / blocks;
-    switch (begin + n * (i + 1) / blocks - first) {
-      case 1:
-        f.template rows<1>(first);
-        break;
-      case 2:
-        f.template rows<2>(first);
-        break;
-      case 3:
-        f.template rows<3>(first);
-        break;
-#if RNNFAST_VECTOR_BYTES == 64 || defined(__aarch64__)
-      case 4:
-        f.template rows<4>(first);
-        break;
-      case 5:
-        f.template rows<5>(first);
-        break;
-      case 6:
-        f.template rows<6>(first);
-        break;
-#endif
-      default:
-        break;
-    }
+// Calls f.template rows<R>(first) over [begin, end) in blocks of at most kMost rows, as equal as possible, so that
+// 7 rows are 4 + 3 and not 6 + 1.
+template <int kMost, class F>
+RNNFAST_INLINE void call_rows(int64_t n, int64_t first, F& f) {
+  if constexpr (kMost > 0) {
+    if (n == kMost) return f.template rows<kMost>(first);
+    call_rows<kMost - 1>(n, first, f);
   }
 }
 
-// A panel of output columns: `vectors` vectors whose first columns lie `vector_stride` apart. Gate panels take the
-// same units of every gate (stride H); plain panels take neighbouring columns (stride = lanes).
+template <int kMost = kTileRows, class F>
+RNNFAST_INLINE void for_row_blocks(int64_t begin, int64_t end, F& f) {
+  const int64_t n = end - begin;
+  if (n <= 0) return;
+  const int64_t blocks = (n + kMost - 1) / kMost;
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t first = begin + n * i / blocks;
+    call_rows<kMost>(begin + n * (i + 1) / blocks - first, first, f);
+  }
+}
+
+// A panel of output columns: `vectors` vectors of neighbouring columns.
 struct Panel {
   int64_t column = 0;
-  int64_t vector_stride = 0;
   int vectors = 0;
-  int last_valid = 0;  // valid lanes of the last vector (gate panels: of every vector)
+  int last_valid = 0;  // valid lanes of the last vector
 };
 
 }  // namespace RNNFAST_NAMESPACE

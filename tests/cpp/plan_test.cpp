@@ -2,8 +2,9 @@
 // The plan is pure: every decision is tested here without running a kernel.
 #include "cpu/plan.h"
 
+#include "cells/list.h"
 #include "check.h"
-#include "cpu/lstm_job.h"
+#include "cpu/job.h"
 
 using namespace rnnfast;
 
@@ -11,7 +12,10 @@ namespace {
 
 Machine machine(int threads, int64_t l2 = 1 << 20) { return {threads, 64, 48 << 10, l2}; }
 LayerShape shape(int64_t T, int64_t B, int64_t I, int64_t H, int directions = 1) {
-  return {T, B, I, H, directions, 4, false};
+  LayerShape s;
+  s.T = T, s.B = B, s.I = I, s.H = s.P = H;
+  s.directions = directions;
+  return s;
 }
 
 }  // namespace
@@ -48,10 +52,19 @@ TEST(plans_stay_in_bounds) {
             const LayerPlan plan = plan_forward(s, machine(threads));
             CHECK(plan.threads >= 1 && plan.threads <= threads, "threads %d", plan.threads);
             CHECK(plan.chunk_steps >= 1 && plan.chunk_steps <= T, "chunk %lld", (long long)plan.chunk_steps);
-            CHECK(forward_space(s, plan, 16, false).size > 0, "no workspace");
+            const CellInfo& lstm = cell_info(CellKind::lstm);
+            CHECK(forward_space(lstm, s, plan, 16, false).size > 0, "no workspace");
             // Inference must not grow with T.
-            if (T == 100000)
-              CHECK(forward_space(s, plan, 16, false).gates_x < (int64_t(1) << 36), "workspace grows with T");
+            if (T == 100000) {
+              const LayerShape longer = shape(2 * T, B, 31, H, directions);
+              const LayerPlan other = plan_forward(longer, machine(threads));
+              CHECK(forward_space(lstm, s, plan, 16, false).size ==
+                        forward_space(lstm, longer, other, 16, false).size,
+                    "workspace grows with T");
+            }
+            const LayerPlan back = plan_backward(s, machine(threads));
+            CHECK(back.chunk_steps >= 1 && back.chunk_steps <= T, "backward chunk %lld",
+                  (long long)back.chunk_steps);
           }
 }
 
@@ -69,4 +82,20 @@ TEST(ranges_tile_the_whole) {
         }
         CHECK(end == n, "parts end at %lld of %lld", (long long)end, (long long)n);
       }
+}
+
+TEST(short_sequences_pack_the_input_weights_panel_by_panel) {
+  LayerShape s = shape(100, 1, 512, 512);
+  s.training = true;
+  CHECK(plan_forward(s, machine(2)).input == InputWeights::kPanels, "projected at once, yet packed whole");
+  s.T = 5000;
+  CHECK(plan_forward(s, machine(2)).input == InputWeights::kPacked, "each chunk would pack again");
+  s.prepacked = true;
+  CHECK(plan_forward(s, machine(2)).input == InputWeights::kPacked, "packed before, and packed again");
+}
+
+TEST(backward_chunks_do_not_grow_with_the_sequence) {
+  CHECK(plan_backward(shape(64, 32, 512, 512), machine(2)).chunk_steps == 4, "a sixteenth of the rows");
+  CHECK(plan_backward(shape(100000, 32, 512, 512), machine(2)).chunk_steps == 8, "at most 256 rows");
+  CHECK(plan_backward(shape(3, 4096, 16, 16), machine(2)).chunk_steps == 1, "at least a step");
 }

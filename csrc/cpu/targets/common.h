@@ -4,8 +4,9 @@
 
 #include <cstdint>
 
+#include "cells/list.h"
 #include "core/params.h"
+#include "cpu/job.h"
 #include "cpu/kernels.h"
-#include "cpu/lstm_job.h"
 #include "cpu/plan.h"
 #include "cpu/team.h"

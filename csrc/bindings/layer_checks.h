@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The boundary: every argument of the layer ops is checked here before any memory is touched.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cells/list.h"
+#include "cpu/plan.h"
+
+namespace rnnfast {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+struct LayerSizes {
+  int64_t T = 0, B = 0, I = 0, H = 0, P = 0, rows = 0;
+  int directions = 1;
+  bool packed = false, projection = false;
+  size_t weights_each = 0;           // tensors of a direction
+  std::vector<int64_t> offsets;      // [T + 1], packed only
+  std::vector<int64_t> batch_sizes;  // [T], packed only
+
+  LayerShape shape(const CellInfo& cell, int element_bytes) const;
+  std::vector<int64_t> y_shape() const;
+  std::vector<int64_t> h_shape() const { return {directions, B, P}; }
+  std::vector<int64_t> c_shape() const { return {directions, B, H}; }
+};
+
+// "rnnfast::lstm_layer", for messages.
+std::string op_name(CellKind kind, bool backward = false);
+
+// Throws c10::Error (RuntimeError in Python) that names operation, argument, what was expected and what it got.
+// dtype of x: float32, float64, float16 or bfloat16.
+LayerSizes check_layer_inputs(CellKind kind, const at::Tensor& x, const OptionalTensor& h0,
+                              const OptionalTensor& c0, at::TensorList weights, const OptionalTensor& batch_sizes,
+                              bool has_biases, bool bidirectional);
+
+// The parts of it, for callers whose weights were checked before.
+void check_weights(CellKind kind, const std::string& op, at::TensorList weights, bool has_biases,
+                   bool bidirectional, at::ScalarType dtype,
+                   LayerSizes& sizes);  // fills I, H, P, directions, projection
+void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, const OptionalTensor& h0,
+                    const OptionalTensor& c0, const OptionalTensor& batch_sizes, LayerSizes& sizes);
+
+// Checks one further tensor of the op: defined, on the CPU and of this dtype and shape.
+void check_tensor(const std::string& op, const char* name, const at::Tensor& tensor, at::ScalarType dtype,
+                  at::IntArrayRef shape);
+
+}  // namespace rnnfast

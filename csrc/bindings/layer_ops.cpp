@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/layer_ops.h"
+
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include "bindings/machine.h"
+#include "bindings/run.h"
+#include "bindings/workspace.h"
+
+namespace rnnfast {
+namespace {
+
+OptionalTensor in_float(const OptionalTensor& t) { return t ? OptionalTensor(t->to(at::kFloat)) : std::nullopt; }
+
+std::vector<at::Tensor> in_float(at::TensorList tensors) {
+  std::vector<at::Tensor> result;
+  result.reserve(tensors.size());
+  for (const at::Tensor& t : tensors) result.push_back(t.to(at::kFloat));
+  return result;
+}
+
+LayerResult layer_cpu(const LayerCall& call, bool save) {
+  const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
+                                          call.has_biases, call.bidirectional);
+  const at::ScalarType dtype = call.x.scalar_type();
+  if (is_reduced(dtype)) {
+    auto [y, h_n, c_n, saved, cells] = layer_cpu(rnnfast::in_float(call), save);
+    return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
+  }
+  const LayerOutputs out = empty_outputs(cell_info(call.kind), s, call.x.options(), save);
+  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+  if (dtype == at::kFloat) {
+    run_forward<float>(call.kind, kernels(), s, held, nullptr, out, save);
+  } else {
+    run_forward<double>(call.kind, kernels(), s, held, nullptr, out, save);
+  }
+  return {out.y, out.h_n, out.c_n, out.saved, out.cells};
+}
+
+// What the backward pass reads besides the layer's inputs, and what it writes. Contiguous or undefined.
+struct BackwardTensors {
+  at::Tensor y, saved, cells, grad_y, grad_h_n, grad_c_n;
+  at::Tensor grad_x, grad_h0, grad_c0;  // shape [0]: not asked for
+  std::vector<at::Tensor> grad_weights;
+};
+
+template <class T>
+T* wanted(const at::Tensor& t) {
+  return t.numel() > 0 ? t.mutable_data_ptr<T>() : nullptr;
+}
+
+template <class T>
+void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
+  const CellInfo& cell = cell_info(kind);
+  const Kernels& target = kernels();
+  const LayerShape shape = s.shape(cell, int(sizeof(T)));
+  const LayerPlan plan = plan_backward(shape, this_machine());
+  const BackwardSpace space = backward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), s.rows);
+  const Workspace workspace(space.size * int64_t(sizeof(T)));
+
+  LayerBackward<T> args;
+  args.in = held.inputs<T>(cell, s);
+  args.y = pointer<T>(t.y);
+  args.saved = pointer<T>(t.saved);
+  args.cells = pointer<T>(t.cells);
+  args.grad_y = pointer<T>(t.grad_y);
+  args.grad_h_n = pointer<T>(t.grad_h_n);
+  args.grad_c_n = pointer<T>(t.grad_c_n);
+  args.grad_x = wanted<T>(t.grad_x);
+  args.grad_h0 = wanted<T>(t.grad_h0);
+  args.grad_c0 = wanted<T>(t.grad_c0);
+  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
+    const at::Tensor* grads = &t.grad_weights[d * s.weights_each];
+    args.grad_w_ih[d] = wanted<T>(grads[0]);
+    args.grad_w_hh[d] = wanted<T>(grads[1]);
+    if (held.has_biases) {
+      args.grad_b_ih[d] = wanted<T>(grads[2]);
+      args.grad_b_hh[d] = wanted<T>(grads[3]);
+    }
+    if (s.projection) args.grad_w_hr[d] = wanted<T>(grads[s.weights_each - 1]);
+  }
+  Barrier all, group[2];
+  const BackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
+  run_kernel(job, target.of(kind, T{}).backward, plan.threads);
+}
+
+LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& grad_y,
+                                  const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                                  const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                  const c10::List<bool>& output_mask) {
+  const std::string op = op_name(call.kind, true);
+  const CellInfo& cell = cell_info(call.kind);
+  const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
+                                          call.has_biases, call.bidirectional);
+  const at::ScalarType dtype = call.x.scalar_type();
+  const at::ScalarType inner = is_reduced(dtype) ? at::kFloat : dtype;
+  const int64_t D = s.directions;
+  const auto shape_if = [](bool present, std::vector<int64_t> shape) {
+    return present ? shape : std::vector<int64_t>{0};
+  };
+  check_tensor(op, "y", y, dtype, s.y_shape());
+  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}));
+  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}));
+  if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape());
+  if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape());
+  // Autograd may hand in the empty gradient of an output that the cell does not have.
+  const bool has_grad_c = grad_c_n && cell.has_cell;
+  if (has_grad_c) check_tensor(op, "grad_c_n", *grad_c_n, dtype, s.c_shape());
+  TORCH_CHECK(output_mask.size() == 3 + call.weights.size(), op, ": output_mask: expected ",
+              3 + call.weights.size(), " entries (x, h0, c0 and each weight), got ", output_mask.size());
+  if (is_reduced(dtype)) {
+    auto [gx, gh, gc, gw] = layer_backward_cpu(rnnfast::in_float(call), in_float(grad_y), in_float(grad_h_n),
+                                               in_float(grad_c_n), y.to(at::kFloat), saved, cells, output_mask);
+    for (at::Tensor& g : gw) g = g.to(dtype);
+    return {gx.to(dtype), gh.to(dtype), gc.to(dtype), gw};
+  }
+
+  const auto options = call.x.options();
+  const auto gradient = [&](bool asked, at::IntArrayRef shape) {
+    if (!asked) return at::empty({0}, options);
+    return s.rows > 0 ? at::empty(shape, options) : at::zeros(shape, options);
+  };
+  BackwardTensors t;
+  t.grad_x = gradient(output_mask.get(0), call.x.sizes());
+  t.grad_h0 = gradient(output_mask.get(1), s.h_shape());
+  t.grad_c0 = gradient(output_mask.get(2) && cell.has_cell, s.c_shape());
+  for (size_t i = 0; i < call.weights.size(); ++i)
+    t.grad_weights.push_back(gradient(output_mask.get(3 + i), call.weights[i].sizes()));
+  if (s.rows > 0) {
+    t.y = y.contiguous(), t.saved = saved.contiguous(), t.cells = cells.contiguous();
+    t.grad_y = contiguous_or_undefined(grad_y);
+    t.grad_h_n = contiguous_or_undefined(grad_h_n);
+    if (has_grad_c) t.grad_c_n = grad_c_n->contiguous();
+    const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+    if (dtype == at::kFloat) {
+      run_backward<float>(call.kind, s, held, t);
+    } else {
+      run_backward<double>(call.kind, s, held, t);
+    }
+  }
+  return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
+}
+
+template <CellKind kKind>
+LayerResult layer_op_cpu(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
+                         at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
+                         bool bidirectional, bool save) {
+  return layer_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+}
+
+template <CellKind kKind>
+LayerGradients layer_backward_op_cpu(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                                     const OptionalTensor& grad_c_n, const at::Tensor& x, const OptionalTensor& h0,
+                                     const OptionalTensor& c0, at::TensorList weights,
+                                     const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
+                                     const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                     c10::List<bool> output_mask) {
+  return layer_backward_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
+                            grad_h_n, grad_c_n, y, saved, cells, output_mask);
+}
+
+}  // namespace
+
+LayerCall in_float(const LayerCall& call) {
+  return {call.kind,        call.x.to(at::kFloat), in_float(call.h0), in_float(call.c0), in_float(call.weights),
+          call.batch_sizes, call.has_biases,       call.bidirectional};
+}
+
+TORCH_LIBRARY(rnnfast, m) {
+  const auto define = [&](const std::string& cell) {
+    const std::string inputs =
+        "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? batch_sizes, bool has_biases, bool "
+        "bidirectional";
+    const std::string forward = cell + "_layer(" + inputs +
+                                ", bool save) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor saved, Tensor cells)";
+    const std::string backward = cell + "_layer_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, " +
+                                 inputs +
+                                 ", Tensor y, Tensor saved, Tensor cells, bool[] output_mask) -> (Tensor grad_x, "
+                                 "Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights)";
+    m.def(forward.c_str());
+    m.def(backward.c_str());
+  };
+#define RNNFAST_DEFINE(name, Cell, variant) define(#name);
+  RNNFAST_CELLS(RNNFAST_DEFINE)
+#undef RNNFAST_DEFINE
+}
+
+TORCH_LIBRARY_IMPL(rnnfast, CPU, m) {
+#define RNNFAST_IMPLEMENT(name, Cell, variant)                    \
+  m.impl(#name "_layer", TORCH_FN(layer_op_cpu<CellKind::name>)); \
+  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_cpu<CellKind::name>));
+  RNNFAST_CELLS(RNNFAST_IMPLEMENT)
+#undef RNNFAST_IMPLEMENT
+}
+
+}  // namespace rnnfast

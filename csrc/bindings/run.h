@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// From tensors to kernels: pointers of contiguous tensors, plan, workspace, team.
+#pragma once
+
+#include <ATen/Functions.h>
+
+#include "bindings/layer_checks.h"
+#include "cpu/kernels.h"
+
+namespace rnnfast {
+
+template <class T>
+const T* pointer(const at::Tensor& t) {
+  return t.defined() ? t.const_data_ptr<T>() : nullptr;
+}
+
+inline at::Tensor contiguous_or_undefined(const OptionalTensor& t) { return t ? t->contiguous() : at::Tensor(); }
+
+// The contiguous tensors behind a LayerInputs, which must outlive it.
+struct HeldInputs {
+  at::Tensor x, h0, c0;
+  std::vector<at::Tensor> weights;
+  bool has_biases;
+
+  HeldInputs(const at::Tensor& x_in, const OptionalTensor& h0_in, const OptionalTensor& c0_in,
+             at::TensorList weights_in, bool biases)
+      : x(!x_in.defined() || x_in.stride(-1) == 1 ? x_in : x_in.contiguous()),
+        h0(contiguous_or_undefined(h0_in)),
+        c0(contiguous_or_undefined(c0_in)),
+        has_biases(biases) {
+    weights.reserve(weights_in.size());
+    for (const at::Tensor& w : weights_in) weights.push_back(w.contiguous());
+  }
+
+  template <class T>
+  LayerInputs<T> inputs(const CellInfo& cell, const LayerSizes& s) const {
+    LayerInputs<T> in;
+    in.sequence = {s.T, s.B, s.packed ? s.batch_sizes.data() : nullptr, s.packed ? s.offsets.data() : nullptr};
+    in.I = s.I;
+    in.H = s.H;
+    in.P = s.P;
+    in.directions = s.directions;
+    in.variant = cell.variant;
+    in.projection = s.projection;
+    if (x.defined()) {
+      in.x = pointer<T>(x);
+      in.x_step = s.packed ? 0 : x.stride(0);
+      in.x_row = x.stride(s.packed ? 0 : 1);
+    }
+    in.h0 = pointer<T>(h0);
+    in.c0 = pointer<T>(c0);
+    if (weights.empty()) return in;
+    for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
+      const at::Tensor* w = &weights[d * s.weights_each];
+      LayerWeights<T>& to = in.weights[d];
+      to.w_ih = pointer<T>(w[0]);
+      to.w_hh = pointer<T>(w[1]);
+      if (has_biases) {
+        to.b_ih = pointer<T>(w[2]);
+        to.b_hh = pointer<T>(w[3]);
+      }
+      if (s.projection) to.w_hr = pointer<T>(w[s.weights_each - 1]);
+    }
+    return in;
+  }
+};
+
+// Runs a kernel of the chosen target on the team.
+template <class Job>
+void run_kernel(const Job& job, void (*kernel)(const Job&, int, int), int threads) {
+  struct Call {
+    const Job& job;
+    void (*kernel)(const Job&, int, int);
+  } call{job, kernel};
+  run_team(
+      threads,
+      [](void* self, int index, int count) {
+        const Call* c = static_cast<Call*>(self);
+        c->kernel(c->job, index, count);
+      },
+      &call);
+}
+
+struct LayerOutputs {
+  at::Tensor y, h_n, c_n, saved, cells;
+};
+
+// Allocates a layer's outputs; saved and cells only for training.
+LayerOutputs empty_outputs(const CellInfo& cell, const LayerSizes& s, const at::TensorOptions& options,
+                           bool training);
+
+// The forward pass of a layer. packed: its weights packed before for `target`, or null.
+template <class T>
+void run_forward(CellKind kind, const Kernels& target, const LayerSizes& s, const HeldInputs& held, const T* packed,
+                 const LayerOutputs& out, bool training);
+
+extern template void run_forward<float>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&,
+                                        const float*, const LayerOutputs&, bool);
+extern template void run_forward<double>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&,
+                                         const double*, const LayerOutputs&, bool);
+
+}  // namespace rnnfast

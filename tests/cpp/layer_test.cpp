@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every cell on every target against a plain loop over the scalar cell. (The evidence on mathematics is the Python
+// tests': NumPy, finite differences, torch.nn.)
+#include <cmath>
+#include <stdexcept>
+
+#include "check.h"
+#include "cpu/kernels.h"
+#include "problem.h"
+
+using namespace rnnfast;
+
+namespace {
+
+template <class Job>
+void call(const Job& job, void (*kernel)(const Job&, int, int), int threads) {
+  struct Body {
+    const Job* job;
+    void (*kernel)(const Job&, int, int);
+  } body{&job, kernel};
+  run_team(
+      threads,
+      [](void* self, int index, int count) {
+        const Body* b = static_cast<Body*>(self);
+        b->kernel(*b->job, index, count);
+      },
+      &body);
+}
+
+struct Variant {
+  const Kernels* target;
+  int threads;
+  Split split;
+  bool training;
+  InputWeights input;
+  bool prepacked = false;
+};
+
+template <class T>
+void run_kernels(const Problem& p, const Variant& v, Buffers<T>& b) {
+  LayerShape shape;
+  shape.T = p.T, shape.B = p.B, shape.I = p.I, shape.H = p.H, shape.P = p.P;
+  shape.gates = p.cell.gates, shape.directions = p.D, shape.element_bytes = int(sizeof(T));
+  shape.packed_sequence = p.packed, shape.projection = p.projection(), shape.training = v.training;
+  shape.prepacked = v.prepacked;
+  const Machine machine{v.threads, v.target->vector_bytes, 32 << 10, 64 << 10};
+  const int lanes = v.target->vector_bytes / int(sizeof(T));
+  const CellKernels<T>& kernels = v.target->of(p.kind, T{});
+  LayerPlan plan = plan_forward(shape, machine);
+  plan.threads = v.threads;
+  plan.split = v.split;
+  plan.block_k = 7;  // small blocks, so that small problems have several
+  plan.chunk_steps = std::min<int64_t>(2, p.T);
+  plan.input = v.input;
+  const ForwardSpace space = forward_space(p.cell, shape, plan, lanes, v.training);
+  std::vector<T> workspace(static_cast<size_t>(space.size * p.D)), packed;
+  LayerForward<T> args;
+  args.in = b.in;
+  args.y = b.y.data(), args.h_n = b.h_n.data(), args.c_n = b.c_n.data();
+  args.training = v.training;
+  if (v.training) args.saved = b.saved.data(), args.cells = b.cells.data();
+  if (v.prepacked) {
+    packed.resize(static_cast<size_t>(space.packed.size * p.D));
+    const PackJob<T> job{&b.in, &space.packed, packed.data()};
+    call(job, kernels.pack, v.threads);
+    args.packed = packed.data();
+  }
+  Barrier all, group[2];
+  const ForwardJob<T> job{&args, &plan, &space, workspace.data(), &all, group};
+  call(job, kernels.forward, v.threads);
+  if (!v.training) return;
+
+  plan = plan_backward(shape, machine);
+  plan.threads = v.threads;
+  plan.split = v.split;
+  plan.block_k = 7;
+  plan.chunk_steps = std::min<int64_t>(2, p.T);
+  const BackwardSpace back_space = backward_space(p.cell, shape, plan, lanes, p.rows());
+  std::vector<T> back_workspace(static_cast<size_t>(back_space.size));
+  LayerBackward<T> back;
+  back.in = b.in;
+  back.y = b.y.data(), back.saved = b.saved.data(), back.cells = b.cells.data();
+  back.grad_y = b.grad_y.data(), back.grad_h_n = b.grad_h.data();
+  if (p.cell.has_cell) back.grad_c_n = b.grad_c.data(), back.grad_c0 = b.dc0.data();
+  back.grad_x = b.dx.data(), back.grad_h0 = b.dh0.data();
+  for (int d = 0; d < p.D; ++d) {
+    back.grad_w_ih[d] = b.dw[d][0].data(), back.grad_w_hh[d] = b.dw[d][1].data();
+    back.grad_b_ih[d] = b.dw[d][2].data(), back.grad_b_hh[d] = b.dw[d][3].data();
+    if (p.projection()) back.grad_w_hr[d] = b.dw[d][4].data();
+  }
+  const BackwardJob<T> back_job{&back, &plan, &back_space, back_workspace.data(), &all, group};
+  call(back_job, kernels.backward, v.threads);
+}
+
+template <class T>
+void compare(const char* name, const std::vector<T>& got, const Doubles& want, const Variant& v, const Problem& p) {
+  double scale = 1;
+  for (double e : want) scale = std::max(scale, std::abs(e));
+  const double bound = (sizeof(T) == 4 ? 2e-5 : 1e-12) * scale;
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (std::abs(double(got[i]) - want[i]) <= bound) continue;
+    CHECK(false,
+          "%s of %s on %s, %d threads, by %s, T=%lld B=%lld I=%lld H=%lld P=%lld D=%d packed=%d: [%zu] got %g, "
+          "expected %g",
+          name, p.cell.name, v.target->name, v.threads, to_string(v.split), (long long)p.T, (long long)p.B,
+          (long long)p.I, (long long)p.H, (long long)p.P, p.D, p.packed, i, double(got[i]), want[i]);
+    return;
+  }
+}
+
+template <class T>
+void check_problem(const Problem& p, const Buffers<double>& want) {
+  for (const Kernels* target : kernels_available())
+    for (int threads : {1, 2, 3})
+      for (Split split : {Split::kUnits, Split::kRows}) {
+        const InputWeights input = threads == 2 ? InputWeights::kPacked : InputWeights::kPanels;
+        const Variant training{target, threads, split, true, input};
+        Buffers<T> got(p);
+        run_kernels<T>(p, training, got);
+        const auto same = [&](const char* name, const std::vector<T>& g, const Doubles& w) {
+          compare(name, g, w, training, p);
+        };
+        same("y", got.y, want.y), same("h_n", got.h_n, want.h_n), same("c_n", got.c_n, want.c_n);
+        same("saved", got.saved, want.saved), same("cells", got.cells, want.cells);
+        same("dx", got.dx, want.dx), same("dh0", got.dh0, want.dh0), same("dc0", got.dc0, want.dc0);
+        static const char* const kNames[] = {"dw_ih", "dw_hh", "db_ih", "db_hh", "dw_hr"};
+        for (int d = 0; d < p.D; ++d)
+          for (int k = 0; k < 5; ++k) same(kNames[k], got.dw[d][k], want.dw[d][k]);
+        for (bool prepacked : {false, true}) {
+          const Variant inference{target,   threads, split, false, prepacked ? InputWeights::kPacked : input,
+                                  prepacked};
+          Buffers<T> infer(p);
+          run_kernels<T>(p, inference, infer);
+          same("inference y", infer.y, want.y), same("inference c_n", infer.c_n, want.c_n);
+        }
+      }
+}
+
+}  // namespace
+
+TEST(layers_match_the_scalar_loop) {
+  set_team_kind(TeamKind::kStdThread);
+  const int64_t shapes[][4] = {{1, 1, 1, 1}, {2, 7, 5, 17}, {5, 13, 16, 31}, {6, 3, 33, 16}, {3, 8, 9, 70}};
+  for (const CellKind kind :
+       {CellKind::lstm, CellKind::gru, CellKind::rnn_tanh, CellKind::rnn_relu, CellKind::rnn_sigmoid})
+    for (const auto& s : shapes)
+      for (int D : {1, 2})
+        for (bool packed : {false, true}) {
+          std::vector<int64_t> outputs{s[3]};
+          if (kind == CellKind::lstm && s[3] > 1) outputs.push_back(s[3] / 2);
+          for (int64_t P : outputs) {
+            const Problem p(kind, s[0], s[1], s[2], s[3], P, D, packed, s[1] % 2 == 1);
+            Buffers<double> want(p);
+            run_reference(p, want);
+            check_problem<double>(p, want);
+            check_problem<float>(p, want);
+          }
+        }
+}
+
+TEST(cells_describe_themselves) {
+  for (int i = 0; i < kCellCount; ++i) {
+    const CellInfo& cell = cell_info(CellKind(i));
+    CHECK(cell.delta_recurrent + cell.gates <= cell.delta, "%s: delta has no room for U h", cell.name);
+    CHECK(cell.first_gate < cell.gates, "%s: first gate", cell.name);
+  }
+}
+
+TEST(targets_are_listed_best_first) {
+  CHECK(!kernels_available().empty(), "no target runs here");
+  CHECK(kernels_built().back()->name == std::string("generic"), "generic is the last resort");
+  bool refused = false;
+  try {
+    use_isa("no such target");
+  } catch (const std::invalid_argument&) {
+    refused = true;
+  }
+  CHECK(refused, "an unknown target was accepted");
+}
