@@ -2,8 +2,8 @@
 # Every target starts from a bare checkout; what is up to date is not done again.
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
-#   make bench    measures against torch.nn.LSTM                      (BENCH_ARGS="--quick" ...)
-#   make lint | cpp-test | tsan | setup | clean
+#   make bench    measures against torch.nn's modules                    (BENCH_ARGS="--quick" ...)
+#   make lint | cpp-test | tsan | third-party | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*)
 
-.PHONY: setup demo test bench lint format cpp-test tsan clean check-tools
+.PHONY: setup demo test bench third-party lint format cpp-test tsan clean check-tools
 
 setup: $(VENV)/built
 
@@ -29,7 +29,7 @@ $(VENV)/installed: constraints.txt pyproject.toml | check-tools
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt "$(TORCH_SPEC)" numpy
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel pybind11 ninja \
-	  pytest tqdm matplotlib ruff mypy clang-format cmake build
+	  pytest hypothesis expecttest tqdm matplotlib ruff mypy clang-format cmake build
 	@touch $@
 
 # The extension, in place; ninja compiles only what changed.
@@ -44,6 +44,13 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# Packages whose models hold torch.nn's layers, for tests/test_third_party.py, which is skipped without them.
+third-party: $(VENV)/third-party
+
+$(VENV)/third-party: $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt pyro-ppl pytorch-nlp snntorch torch-geometric
+	@touch $@
 
 bench: setup
 	$(PY) benchmarks/run.py $(BENCH_ARGS)

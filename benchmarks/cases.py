@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: the standard shapes, in inference and training, and the streaming step."""
+"""What is measured, of every cell: the standard shapes in inference and training, the streaming step, two bidirectional
+layers, and the peak memory of a training step; and what each must reach."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-# (T, B, I, H)
-STANDARD = (
+from rnnfast.specs import CELLS
+
+Shape = tuple[int, int, int, int]  # T, B, I, H
+
+MEASURED = ("lstm", "gru", "rnn_tanh")
+MODES = ("inference", "training", "streaming", "memory")
+
+STANDARD: tuple[Shape, ...] = (
     (100, 1, 128, 128),
     (100, 1, 256, 256),
     (100, 1, 512, 512),
@@ -16,48 +24,88 @@ STANDARD = (
     (25, 32, 1024, 1024),
     (64, 64, 128, 128),
 )
-STREAMING = ((1, 1, 128, 128), (1, 1, 256, 256), (1, 1, 512, 512))
-QUICK = ((100, 1, 128, 128), (64, 32, 256, 256))
-
-# The ratio that the first issue asks for, by (mode, shape): on an AVX-512 machine, on an AVX2 machine.
-TARGETS = {
-    ("inference", (100, 1, 128, 128)): (1.3, 2.0),
-    ("inference", (100, 1, 256, 256)): (1.3, 2.0),
-    ("inference", (100, 1, 512, 512)): (1.3, 2.0),
-    ("inference", (64, 32, 256, 256)): (0.9, 1.0),
-    ("inference", (64, 32, 512, 512)): (0.9, 1.0),
-    ("training", (100, 1, 256, 256)): (2.0, 2.0),
-    ("training", (64, 32, 256, 256)): (1.05, 1.05),
-    ("streaming", (1, 1, 512, 512)): (15.0, 15.0),
-}
+STREAMING: tuple[Shape, ...] = ((1, 1, 128, 128), (1, 1, 256, 256), (1, 1, 512, 512))
+BIDIRECTIONAL: tuple[Shape, ...] = ((100, 1, 256, 256), (64, 32, 256, 256))  # two layers, of LSTM and GRU
+MEMORY: tuple[Shape, ...] = ((100, 1, 512, 512), *(shape for shape in STANDARD if shape[1] >= 8))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. Training: forward, and backward with a given output gradient to x and all weights."""
+    """One row of the table. Training: forward, and backward with a given output gradient to x and all weights. Memory:
+    the same step. Streaming: one step with a given state."""
 
-    mode: str  # inference, training, streaming
+    cell: str  # a key of rnnfast.specs.CELLS
+    mode: str  # one of MODES
     T: int
     B: int
     I: int
     H: int
+    layers: int = 1
+    directions: int = 1
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> Shape:
         return self.T, self.B, self.I, self.H
+
+    @property
+    def trains(self) -> bool:
+        return self.mode in ("training", "memory")
 
     @property
     def flops(self) -> float:
         """Multiply-adds of the matrix products, two flops each; a training step has three times the forward's."""
-        forward = 2.0 * self.T * self.B * 4 * self.H * (self.I + self.H)
-        return 3 * forward if self.mode == "training" else forward
+        inputs = self.I + (self.layers - 1) * self.directions * self.H  # of all layers together
+        rows = self.directions * CELLS[self.cell].gates * self.H
+        forward = 2.0 * self.T * self.B * rows * (inputs + self.layers * self.H)
+        return 3 * forward if self.trains else forward
+
+    @property
+    def target(self) -> float:
+        """Memory: the most that rnnfast / torch.nn may be, in bytes. Else: the least torch.nn / rnnfast, in time."""
+        if self.mode == "memory":
+            return 0.6 if self.cell in ("lstm", "gru") else 1.0
+        return 0.9 if self.mode == "inference" and self.cell == "lstm" and self.B >= 32 else 1.0
+
+    @property
+    def stack(self) -> str:
+        """What distinguishes it from one layer in one direction."""
+        layers = "" if self.layers == 1 else f"{self.layers} layers"
+        return ", ".join(filter(None, (layers, "both directions" if self.directions == 2 else "")))
 
     def __str__(self) -> str:
-        return f"{self.mode} {','.join(map(str, self.shape))}"
+        stack = f" ({self.stack})" if self.stack else ""
+        return f"{self.cell} {self.mode} {','.join(map(str, self.shape))}{stack}"
 
 
 def all_cases(quick: bool) -> list[Case]:
-    """Every case, or the few of --quick."""
-    shapes = QUICK if quick else STANDARD
-    cases = [Case(mode, *shape) for shape in shapes for mode in ("inference", "training")]
-    return cases + [Case("streaming", *shape) for shape in (STREAMING[-1:] if quick else STREAMING)]
+    """Every case, or the few of --quick; those of one cell together."""
+    standard = ((100, 1, 128, 128), (64, 32, 256, 256)) if quick else STANDARD
+    streaming = STREAMING[-1:] if quick else STREAMING
+    bidirectional = BIDIRECTIONAL[:1] if quick else BIDIRECTIONAL
+    memory = ((64, 32, 256, 256),) if quick else MEMORY
+    cases = []
+    for cell in MEASURED:
+        cases += [Case(cell, mode, *shape) for shape in standard for mode in ("inference", "training")]
+        cases += [Case(cell, "streaming", *shape) for shape in streaming]
+        if cell in ("lstm", "gru"):
+            cases += [Case(cell, mode, *shape, 2, 2) for shape in bidirectional for mode in ("inference", "training")]
+        cases += [Case(cell, "memory", *shape) for shape in memory]
+    return cases
+
+
+def chosen(
+    cases: Iterable[Case],
+    cell: str | None = None,
+    mode: str | None = None,
+    case: str | None = None,
+    memory: bool = True,
+) -> list[Case]:
+    """Those that the command line asks for; `case` is "T,B,I,H"."""
+    return [
+        c
+        for c in cases
+        if cell in (None, c.cell)
+        and mode in (None, c.mode)
+        and case in (None, ",".join(map(str, c.shape)))
+        and (memory or c.mode != "memory")
+    ]

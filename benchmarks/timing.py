@@ -4,7 +4,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -18,7 +18,7 @@ class Timing:
     repeats: int
 
 
-def race(rivals: dict[str, Callable[[], object]], seconds: float, least: int) -> dict[str, Timing]:
+def race(rivals: Mapping[str, Callable[[], object]], seconds: float, least: int) -> dict[str, Timing]:
     """Times each rival in turn, A B A B ..., for about `seconds` and at least `least` rounds."""
     for run in rivals.values():
         for _ in range(3):

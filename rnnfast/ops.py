@@ -5,9 +5,12 @@ Shapes and meaning of every argument: docs/architecture.md, "The ops".
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from rnnfast.specs import CELLS, CellSpec
 
 try:
     from rnnfast import _C
@@ -17,70 +20,87 @@ except ImportError as error:
         "it must be built for the Python and torch that run it."
     ) from error
 
-__all__ = ["_C", "lstm_layer", "lstm_layer_backward"]
+__all__ = ["LAYERS", "LAYERS_BACKWARD", "_C"]
 
-lstm_layer = torch.ops.rnnfast.lstm_layer.default
-lstm_layer_backward = torch.ops.rnnfast.lstm_layer_backward.default
+LAYERS: dict[str, Any] = {name: getattr(torch.ops.rnnfast, f"{name}_layer").default for name in CELLS}
+LAYERS_BACKWARD: dict[str, Any] = {name: getattr(torch.ops.rnnfast, f"{name}_layer_backward").default for name in CELLS}
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
-@torch.library.register_fake("rnnfast::lstm_layer")  # type: ignore[untyped-decorator]
-def _lstm_layer_fake(
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    has_biases: bool,
-    bidirectional: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    directions = 2 if bidirectional else 1
-    hidden = weights[1].shape[1]
-    batch: int | torch.SymInt
+def _check_alike(op: str, x: Tensor, others: dict[str, Tensor | None]) -> None:
+    """The ops' own boundary check, for tensors without storage."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise RuntimeError(f"{op}: {name}: expected dtype {x.dtype} as x, got {tensor.dtype}")
+
+
+def _batch(x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor | None], needed: bool = True) -> Any:
+    """B. Packed, it is batch_sizes[0], a value that a fake tensor lacks: any state tells it."""
     if batch_sizes is None:
-        steps, batch = x.shape[0], x.shape[1]
-        rows = steps * batch
-        y = x.new_empty((steps, batch, directions * hidden))
-    else:
-        rows = x.shape[0]
-        # The batch is batch_sizes[0], a value that a fake tensor lacks: h0 or c0 tells it where given.
-        state = h0 if h0 is not None else c0
-        batch = state.shape[1] if state is not None else torch.library.get_ctx().new_dynamic_size()
-        y = x.new_empty((rows, directions * hidden))
-    h_n = x.new_empty((directions, batch, hidden))
-    c_n = x.new_empty((directions, batch, hidden))
-    gates = x.new_empty((directions, rows, 4 * hidden) if save else (0,))
-    cells = x.new_empty((directions, rows, hidden) if save else (0,))
-    return y, h_n, c_n, gates, cells
+        return x.shape[1]
+    for state in states:
+        if state is not None:
+            return state.shape[1]
+    return torch.library.get_ctx().new_dynamic_size() if needed else 0
 
 
-@torch.library.register_fake("rnnfast::lstm_layer_backward")  # type: ignore[untyped-decorator]
-def _lstm_layer_backward_fake(
-    grad_y: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    batch_sizes: Tensor | None,
-    has_biases: bool,
-    bidirectional: bool,
-    y: Tensor,
-    gates: Tensor,
-    cells: Tensor,
-    output_mask: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    directions = 2 if bidirectional else 1
-    hidden = weights[1].shape[1]
-    batch: int | torch.SymInt
-    if batch_sizes is None:
-        batch = x.shape[1]
-    else:
-        states = [s for s in (h0, c0, grad_h_n, grad_c_n) if s is not None]
+def _register_fakes(spec: CellSpec) -> None:
+    op = f"rnnfast::{spec.name}_layer"
+
+    def layer(
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        weights: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+        has_biases: bool,
+        bidirectional: bool,
+        save: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        _check_alike(op, x, {"h0": h0, "c0": c0} | {f"weights[{i}]": w for i, w in enumerate(weights)})
+        directions = 2 if bidirectional else 1
+        hidden = weights[0].shape[0] // spec.gates
+        outputs = weights[1].shape[1]
+        batch = _batch(x, batch_sizes, (h0, c0))
+        rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+        memory = torch.float32 if x.dtype in _HALF else x.dtype
+        y = x.new_empty((*x.shape[:-1], directions * outputs))
+        h_n = x.new_empty((directions, batch, outputs))
+        c_n = x.new_empty((directions, batch, hidden) if spec.has_cell else (0,))
+        keep = save and spec.saved > 0
+        saved = x.new_empty((directions, rows, spec.saved * hidden) if keep else (0,), dtype=memory)
+        cells = x.new_empty((directions, rows, hidden) if save and spec.has_cell else (0,), dtype=memory)
+        return y, h_n, c_n, saved, cells
+
+    def backward(
+        grad_y: Tensor | None,
+        grad_h_n: Tensor | None,
+        grad_c_n: Tensor | None,
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        weights: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+        has_biases: bool,
+        bidirectional: bool,
+        y: Tensor,
+        saved: Tensor,
+        cells: Tensor,
+        output_mask: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        directions = 2 if bidirectional else 1
+        hidden = weights[0].shape[0] // spec.gates
         wanted = output_mask[1] or output_mask[2]
-        batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size() if wanted else 0
-    state = (directions, batch, hidden)
-    shapes = [x.shape, state, state, *(w.shape for w in weights)]
-    grads = [x.new_empty(shape if wanted else (0,)) for shape, wanted in zip(shapes, output_mask, strict=True)]
-    return grads[0], grads[1], grads[2], grads[3:]
+        batch = _batch(x, batch_sizes, (h0, c0, grad_h_n, grad_c_n), wanted)
+        shapes: list[Any] = [x.shape, (directions, batch, weights[1].shape[1]), (directions, batch, hidden)]
+        shapes += [w.shape for w in weights]
+        grads = [x.new_empty(shape if asked else (0,)) for shape, asked in zip(shapes, output_mask, strict=True)]
+        return grads[0], grads[1], grads[2], grads[3:]
+
+    torch.library.register_fake(op, layer)
+    torch.library.register_fake(f"{op}_backward", backward)
+
+
+for _spec in CELLS.values():
+    _register_fakes(_spec)

@@ -1,89 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of cases: every option crossed with every other, in pairs by default, in full behind a marker."""
+"""The table of cases: every cell and option crossed with every other, in pairs by default, in full behind a marker."""
 
 import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "rnn_sigmoid")
+WITH_CELL_STATE = ("lstm",)  # cells that carry c besides h; only they take a projection
 SIZES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 64, 65)
+HALF = ("float16", "bfloat16")
+SIZED = ("T", "B", "I", "H", "proj")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the layer."""
+    """One call of a layer."""
 
+    cell: str
     T: int
     B: int
     I: int
     H: int
-    dtype: str
-    bias: bool
-    bidirectional: bool
-    packed: bool
-    h0: bool
-    c0: bool
-    layout: str  # of x: contiguous, batch_first, expanded, strided
-    outputs: str  # which outputs have a gradient: any of y, h, c
-    needs: str  # which inputs ask for one: all, weights, x, states
+    proj: int = 0  # size of the projection, 0 for none
+    dtype: str = "float32"
+    bias: bool = True
+    bidirectional: bool = False
+    packed: bool = False
+    h0: bool = True
+    c0: bool = False
+    layout: str = "contiguous"  # of x: contiguous, batch_first, expanded, strided
+    outputs: str = "yhc"  # which outputs have a gradient: any of y, h, c
+    needs: str = "all"  # which inputs ask for one: all, weights, x, states
 
     def __str__(self) -> str:
         return "-".join(str(getattr(self, f.name)) for f in fields(self))
 
+    @property
+    def P(self) -> int:
+        """Features of h."""
+        return self.proj or self.H
 
-LEVELS: dict[str, tuple] = {
+    @property
+    def D(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def has_cell(self) -> bool:
+        return self.cell in WITH_CELL_STATE
+
+
+LEVELS: dict[str, tuple[Any, ...]] = {
+    "cell": CELLS,
     "T": (1, 2, 3, 9, 17),
     "B": (0, *SIZES),
     "I": SIZES,
     "H": SIZES,
-    "dtype": ("float32", "float64"),
+    "proj": (0, 1, 3, 7, 8, 17),
+    "dtype": ("float32", "float64", *HALF),
     "bias": (True, False),
     "bidirectional": (False, True),
     "packed": (False, True),
     "h0": (True, False),
-    "c0": (True, False),
+    "c0": (False, True),
     "layout": ("contiguous", "batch_first", "expanded", "strided"),
-    "outputs": ("yhc", "y", "h", "c", "yc", "hc"),
+    "outputs": ("yhc", "yh", "y", "h", "c", "yc", "hc"),
     "needs": ("all", "weights", "x", "states"),
 }
 
-
-def _valid(row: dict) -> bool:
-    return not (row["packed"] and (row["B"] == 0 or row["layout"] in ("batch_first", "expanded")))
+Row = dict[str, Any]
 
 
-def pairwise(levels: dict[str, tuple], seed: int = 0) -> Iterator[Case]:
-    """Rows such that every pair of values of two columns that may stand together does so at least once (greedy)."""
+def may_stand(row: Row) -> bool:
+    """Whether these values of some columns may stand together. Each rule is about two columns."""
+    plain = row.get("cell", "lstm") not in WITH_CELL_STATE
+    if plain and (row.get("proj") or row.get("c0") or "c" in row.get("outputs", "")):
+        return False
+    if row.get("proj", 0) >= row.get("H", 1 << 30):
+        return False
+    return not (row.get("packed") and (row.get("B") == 0 or row.get("layout") in ("batch_first", "expanded")))
+
+
+def complete(row: Row, rng: random.Random) -> Row | None:
+    """The row with the columns that it lacks drawn at random; None where the draw runs into a rule."""
+    for name in sorted(LEVELS, key=lambda _: rng.random()):
+        if name not in row:
+            values = [v for v in LEVELS[name] if may_stand(row | {name: v})]
+            if not values:
+                return None
+            row = row | {name: rng.choice(values)}
+    return row if may_stand(row) else None
+
+
+def _together(row: Row) -> set[tuple]:
+    """What a row covers: its pairs of values; with options among them, for its cell by itself."""
+    cell = row["cell"]
+    found: set[tuple] = set()
+    for a, b in itertools.combinations(LEVELS, 2):
+        pair = (a, row[a], b, row[b])
+        found.add(pair if a == "cell" or (a in SIZED and b in SIZED) else (*pair, "cell", cell))
+    return found
+
+
+def pairwise(seed: int = 0) -> Iterator[Case]:
+    """Rows that cover, greedily, whatever may stand together: every two sizes, and for each cell every two values of
+    which at least one is an option."""
     rng = random.Random(seed)
-    names = list(levels)
-    open_pairs = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in levels[a] for y in levels[b]}
-    misses = 0
-    while open_pairs and misses < 50:
-        best, best_new = None, 0
-        seeds = sorted(rng.sample(sorted(open_pairs, key=repr), min(8, len(open_pairs))), key=repr)
-        for fixed in seeds:
-            row = {n: rng.choice(levels[n]) for n in names} | dict(fixed)
-            if not _valid(row):
-                continue
-            new = sum(((a, row[a]), (b, row[b])) in open_pairs for a, b in itertools.combinations(names, 2))
-            if new > best_new:
-                best, best_new = row, new
-        if best is None:
-            misses += 1
-            continue
-        misses = 0
-        open_pairs -= {((a, best[a]), (b, best[b])) for a, b in itertools.combinations(names, 2)}
-        yield Case(**best)
+    left: dict[tuple, None] = {}  # not yet covered; a dict, as it keeps its order
+    for a, b in itertools.combinations(LEVELS, 2):
+        for x, y, cell in itertools.product(LEVELS[a], LEVELS[b], CELLS):
+            row = {"cell": cell} | {a: x, b: y}
+            if a == "cell" or (a in SIZED and b in SIZED):
+                if may_stand({a: x, b: y}):
+                    left[(a, x, b, y)] = None
+            elif may_stand(row):
+                left[(a, x, b, y, "cell", cell)] = None
+    while left:
+        best: tuple[Row, set[tuple]] | None = None
+        for item in rng.sample(list(left), min(12, len(left))):
+            row = complete(dict(zip(item[::2], item[1::2], strict=True)), rng)
+            new = _together(row) & left.keys() if row else set()
+            if row and (best is None or len(new) > len(best[1])):
+                best = (row, new)
+        if best:
+            for item in best[1]:
+                del left[item]
+            yield Case(**best[0])
 
 
 def full(limit: int, seed: int = 0) -> Iterator[Case]:
     """`limit` rows of the whole crossing, without repetition in expectation."""
     rng = random.Random(seed)
     while limit > 0:
-        row = {n: rng.choice(v) for n, v in LEVELS.items()}
-        if _valid(row):
+        row = complete({"cell": rng.choice(CELLS)}, rng)
+        if row:
             limit -= 1
             yield Case(**row)
 
 
-PAIRWISE = list(pairwise(LEVELS))
+PAIRWISE = list(pairwise())

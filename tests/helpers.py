@@ -51,7 +51,8 @@ def assert_within_bound(name: str, ours: Tensor, torchs: list[Tensor], reference
 def assert_bitwise_equal(name: str, a: Tensor, b: Tensor, where: str = "") -> None:
     """Every bit the same; prints the first coordinate that differs."""
     assert a.shape == b.shape, f"{where}: {name}: shapes {tuple(a.shape)} and {tuple(b.shape)}"
-    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    assert a.dtype == b.dtype, f"{where}: {name}: dtypes {a.dtype} and {b.dtype}"
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
     differ = (a.detach().contiguous().view(bits) != b.detach().contiguous().view(bits)).numpy()
     if differ.any():
         at = _first_bad(differ)

@@ -48,7 +48,8 @@ class BackwardScan {
     outputs_ = share(P_);
     rows_ = by_units_ ? Range{0, seq_.B} : split_range(seq_.B, index, count);
     T* const space = job.workspace + direction * space_.direction_size;
-    delta_ = space + space_.delta;
+    delta_ = delta_step_ = space + space_.delta;
+    edge_ = space + space_.edge;
     grad_h_ = space + space_.grad_h;
     cell_output_ = space + space_.cell_output;
     packed_hh_ = space + space_.packed_hh;
@@ -63,21 +64,17 @@ class BackwardScan {
     set_initial_carry();
     pack();
     barrier_.wait(count_);
-    int buffer = 0;
-    for (int64_t end = seq_.T; end > 0; end -= chunk_steps_, buffer ^= 1) {
+    GradientChunk<T> chunk{0, 0, delta_, grad_h_, cell_output_, true};
+    for (int64_t end = seq_.T; end > 0; end -= chunk_steps_, chunk.first = false) {
       const int64_t begin = end > chunk_steps_ ? end - chunk_steps_ : 0;  // in processing order
-      GradientChunk<T> chunk;
       chunk.t_begin = Sequence::time_of(reverse_ ? end - 1 : begin, seq_.T, reverse_);
       chunk.t_end = Sequence::time_of(reverse_ ? begin : end - 1, seq_.T, reverse_) + 1;
-      chunk.first = end == seq_.T;
       first_row_ = seq_.first_row(chunk.t_begin);
-      chunk.delta = delta_chunk_ = delta_ + buffer * space_.delta_size;
-      chunk.grad_h = grad_h_chunk_ = grad_h_ + buffer * space_.grad_h_size;
-      chunk.cell_output = output_chunk_ = cell_output_ + buffer * space_.output_size;
       for (int64_t p = end - 1; p >= begin; --p) step(Sequence::time_of(p, seq_.T, reverse_));
-      // One barrier a chunk is enough: a buffer is written again two chunks on, behind the next barrier.
+      if (begin > 0) keep_edge();
       if (!by_units_) barrier_.wait(count_);
       gradients_.run(chunk);
+      if (begin > 0) barrier_.wait(count_);  // the next chunk stands where this one did
     }
     finish_initial_cells();
   }
@@ -101,8 +98,7 @@ class BackwardScan {
       if constexpr (kRecurrent) {
         RowPointers<T, R> delta;
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-          delta.row[r] = s.delta_next_ + (first + r) * s.delta_stride_ + Cell::kDeltaRecurrent * s.H_;
+        for (int r = 0; r < R; ++r) delta.row[r] = s.delta_next_ + (first + r) * s.next_stride_;
         multiply(tile, delta, weights, NV * N, G * s.H_);
       }
 #pragma GCC unroll 1
@@ -267,14 +263,17 @@ class BackwardScan {
     const int64_t before = had_step_ ? seq_.first_row(reverse_ ? t + 1 : t - 1) : 0;
     const int64_t end = rows_.end < active ? rows_.end : active;
     const int64_t recurrent_end = rows_.end < has_next ? rows_.end : has_next;
-    delta_next_ = delta_step_;
-    delta_step_ = delta_chunk_ + local * delta_stride_;
+    delta_next_ = edge_kept_ ? edge_ : delta_step_ + Cell::kDeltaRecurrent * H_;
+    next_stride_ = edge_kept_ ? G * H_ : delta_stride_;
+    edge_kept_ = false;
+    delta_step_ = delta_ + local * delta_stride_;
+    step_end_ = end;
     if constexpr (kSaved > 0) saved_step_ = saved_ + row * kSaved * H_;
     if constexpr (Cell::kHasCell) {
       cells_step_ = cells_ + row * H_;
       cells_before_ = cells_ + before * H_;
-      grad_h_step_ = grad_h_chunk_ + local * P_;
-      output_step_ = output_chunk_ + local * H_;
+      grad_h_step_ = grad_h_ + local * P_;
+      output_step_ = cell_output_ + local * H_;
     }
     y_step_ = args_.y + row * y_stride_ + d_ * P_;
     y_before_ = args_.y + before * y_stride_ + d_ * P_;
@@ -304,6 +303,16 @@ class BackwardScan {
     }
   }
 
+  // What the next chunk's first step needs of this one's delta.
+  void keep_edge() {
+    const Range cols = unit_columns();
+    for (int64_t b = rows_.begin; b < step_end_; ++b)
+      for (int g = 0; g < G; ++g)
+        for (int64_t j = cols.begin; j < cols.end; ++j)
+          edge_[(b * G + g) * H_ + j] = delta_step_[b * delta_stride_ + (Cell::kDeltaRecurrent + g) * H_ + j];
+    edge_kept_ = true;
+  }
+
   void finish_initial_cells() {
     if (!Cell::kHasCell || !args_.grad_c0) return;
     const Range cols = unit_columns();
@@ -326,12 +335,12 @@ class BackwardScan {
   int64_t H_, P_, y_stride_, delta_stride_;
 
   Range units_, outputs_, rows_;  // vectors of hidden units, vectors of columns of h, samples
-  T *delta_, *grad_h_, *cell_output_, *packed_hh_, *packed_hr_, *carry_;
+  T *delta_, *edge_, *grad_h_, *cell_output_, *packed_hh_, *packed_hr_, *carry_;
   const T *saved_ = nullptr, *cells_ = nullptr, *zeros_;
 
   // The chunk and the step at work.
-  int64_t first_row_ = 0, had_step_ = 0;
-  T *delta_chunk_ = nullptr, *grad_h_chunk_ = nullptr, *output_chunk_ = nullptr;
+  int64_t first_row_ = 0, had_step_ = 0, step_end_ = 0, next_stride_ = 0;
+  bool edge_kept_ = false;
   const T *saved_step_ = nullptr, *cells_step_ = nullptr, *cells_before_ = nullptr;
   const T *y_step_ = nullptr, *y_before_ = nullptr, *grad_y_step_ = nullptr, *delta_next_ = nullptr;
   T *delta_step_ = nullptr, *grad_h_step_ = nullptr, *output_step_ = nullptr;

@@ -64,15 +64,12 @@ BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const La
   BackwardSpace space;
   Layout direction;
   const int64_t chunk_rows = std::min(rows, plan.chunk_steps * s.B);
-  const int buffers = plan.chunk_steps < s.T ? 2 : 1;
-  space.delta_size = Layout::rounded(chunk_rows * cell.delta * s.H);
-  space.delta = direction.take(buffers * space.delta_size);
+  space.delta = direction.take(chunk_rows * cell.delta * s.H);
+  if (plan.chunk_steps < s.T) space.edge = direction.take(s.B * cell.gates * s.H);
   space.packed_hh = direction.take(cell.gates * s.H * padded(s.P, lanes));
   if (s.projection) {
-    space.grad_h_size = Layout::rounded(chunk_rows * s.P);
-    space.grad_h = direction.take(buffers * space.grad_h_size);
-    space.output_size = Layout::rounded(chunk_rows * s.H);
-    space.cell_output = direction.take(buffers * space.output_size);
+    space.grad_h = direction.take(chunk_rows * s.P);
+    space.cell_output = direction.take(chunk_rows * s.H);
     space.packed_hr = direction.take(s.P * padded(s.H, lanes));
   }
   space.carry = direction.take(s.B * s.H);
@@ -86,7 +83,7 @@ BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const La
   // copied by vectors.
   const int threads = plan.threads / plan.groups;
   const int64_t columns = std::max(cell.gates * s.H, s.projection ? s.P : 0) / threads + 16;
-  space.thread_a = Layout::rounded(plan.block_k * columns + 64);
+  space.thread_a = Layout::rounded(std::min(plan.block_k, chunk_rows) * columns + 64);
   space.thread_b = plan.block_k * 4 * lanes;
   space.threads = layout.take(plan.threads * (space.thread_a + space.thread_b));
   space.size = layout.size();

@@ -36,12 +36,13 @@ ForwardSpace forward_space(const CellInfo& cell, const LayerShape& shape, const 
                            bool training);
 
 struct BackwardSpace {
-  // Of one direction. Chunk buffers are two, used in turns, where the sequence has more than one chunk.
-  int64_t delta = 0, delta_size = 0;         // [rows of a chunk, delta * H]
-  int64_t grad_h = 0, grad_h_size = 0;       // projection: [rows of a chunk, P], total dL/dh
-  int64_t cell_output = 0, output_size = 0;  // projection: [rows of a chunk, H], h before the projection
-  int64_t packed_hh = 0, packed_hr = 0;
-  int64_t carry = 0;  // [B, H]: dc, or what goes back to h past the gates
+  // Of one direction.
+  int64_t delta = 0;                     // [rows of a chunk, delta * H]
+  int64_t edge = 0;                      // [B, G * H]: the recurrent share of delta at the step a chunk ends with
+  int64_t grad_h = 0;                    // projection: [rows of a chunk, P], total dL/dh
+  int64_t cell_output = 0;               // projection: [rows of a chunk, H], h before the projection
+  int64_t packed_hh = 0, packed_hr = 0;  // W_hh, W_hr
+  int64_t carry = 0;                     // [B, H]: dc, or what goes back to h past the gates
   int64_t direction_size = 0;
   // Shared.
   int64_t zeros = 0;

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rnnfast.explain for modules, cells, torch's own, accelerated ones and snapshots."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import rnnfast
+from tests.torchs import CELLS, LAYERS, packed
+
+EVERY = [*LAYERS, *CELLS]
+
+
+def x_for(module: Any) -> torch.Tensor:
+    return torch.zeros((3, 2, 5) if hasattr(module, "num_layers") else (2, 5))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_ours(name: str) -> None:
+    ours = getattr(rnnfast, name)(5, 8)
+    found = rnnfast.explain(ours, x_for(ours))
+    assert found.path == "rnnfast"
+    assert found.kernel.endswith("forward and BPTT")
+    assert found.threads == 1
+    assert "too small" in str(found) or torch.get_num_threads() == 1
+    with torch.no_grad():
+        assert rnnfast.explain(ours, x_for(ours)).kernel.endswith(" forward")
+    assert "MFLOP" in found.predicted_cost
+    away = rnnfast.explain(ours, x_for(ours), device="cuda")
+    assert (away.path, away.reasons) == ("torch", ["no rnnfast kernels for device cuda"])
+    assert f"torch's own {name}" in str(away)
+    assert [f.name for f in dataclasses.fields(found)] == [
+        "path", "kernel", "isa", "decomposition", "threads", "reasons", "predicted_cost",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_torchs_and_accelerated(name: str) -> None:
+    theirs = getattr(nn, name)(5, 8)
+    found = rnnfast.explain(theirs, x_for(theirs))
+    assert found.path == "torch"
+    assert "not accelerated: rnnfast.accelerate(model)" in str(found)
+    rnnfast.accelerate(theirs)
+    found = rnnfast.explain(theirs, x_for(theirs))
+    assert found.path == "rnnfast"
+    assert f"an accelerated torch.nn.{name}" in str(found)
+    rnnfast.restore(theirs)
+    assert rnnfast.explain(theirs, x_for(theirs)).path == "torch"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_snapshots(name: str) -> None:
+    for module in (getattr(rnnfast, name)(5, 8), getattr(nn, name)(5, 8)):
+        found = rnnfast.explain(rnnfast.freeze(module), x_for(module))
+        assert found.path == "rnnfast"
+        assert found.kernel.endswith(" forward")
+        assert "frozen snapshot" in str(found)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "sigmoid"])
+def test_the_cell_is_named(nonlinearity: str) -> None:
+    for module in (rnnfast.RNN(5, 8, nonlinearity=nonlinearity), rnnfast.RNNCell(5, 8, nonlinearity=nonlinearity)):
+        assert rnnfast.explain(module, x_for(module)).kernel.startswith(f"rnn_{nonlinearity} ")
+
+
+def test_forms_of_input() -> None:
+    """More work, more cost, whichever way it is laid out."""
+    lstm = rnnfast.LSTM(64, 256, batch_first=True, proj_size=32)
+
+    def cost(x: Any) -> float:
+        return float(rnnfast.explain(lstm, x).predicted_cost.split()[0])
+
+    assert cost(torch.zeros(4, 10, 64)) > cost(torch.zeros(2, 10, 64)) > cost(torch.zeros(10, 64))
+    assert cost(packed([10, 10], 64)) == cost(torch.zeros(2, 10, 64))
+    cell = rnnfast.GRUCell(64, 256)
+    assert rnnfast.explain(cell, torch.zeros(64)).path == "rnnfast"
+
+
+def test_dtypes() -> None:
+    gru = rnnfast.GRU(5, 8, dtype=torch.bfloat16)
+    found = rnnfast.explain(gru, torch.zeros(3, 2, 5, dtype=torch.bfloat16))
+    assert found.path == "rnnfast"
+    assert "torch.bfloat16 is converted" in str(found)
+    assert "no rnnfast kernels for dtype torch.complex64" in str(
+        rnnfast.explain(gru, torch.zeros(3, 2, 5, dtype=torch.complex64))
+    )
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert "torch.float16 is converted" in str(rnnfast.explain(rnnfast.GRU(5, 8), torch.zeros(3, 2, 5)))
+
+
+def test_anything_else() -> None:
+    with pytest.raises(TypeError, match=r"expected an rnnfast or torch.nn RNN, .* got Linear"):
+        rnnfast.explain(nn.Linear(2, 2), torch.zeros(1, 1, 2))
