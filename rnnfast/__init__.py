@@ -2,10 +2,10 @@
 """rnnfast: recurrent networks at hardware speed for PyTorch."""
 
 from rnnfast import functional, ops
-from rnnfast.accelerate import accelerate, accelerated, restore
+from rnnfast.accelerate import Report, Row, accelerate, accelerated, restore
 from rnnfast.cells import GRUCell, LSTMCell, RNNCell
 from rnnfast.explain import Explanation, explain
-from rnnfast.frozen import freeze
+from rnnfast.frozen import Frozen, freeze
 from rnnfast.modules import GRU, LSTM, RNN
 from rnnfast.version import __version__
 
@@ -14,9 +14,12 @@ __all__ = [
     "LSTM",
     "RNN",
     "Explanation",
+    "Frozen",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Report",
+    "Row",
     "__version__",
     "accelerate",
     "accelerated",

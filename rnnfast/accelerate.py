@@ -22,6 +22,7 @@ from rnnfast.inplace import (
     is_accelerated,
     restore_class,
 )
+from rnnfast.script import replaced_original
 
 __all__ = ["Report", "Row", "accelerate", "accelerated", "restore"]
 
@@ -251,9 +252,4 @@ def _put_back(parent: nn.Module, key: str, new: nn.Module) -> None:
     """Puts what `new` replaced in its place, with the attributes that `new` now has (the dicts are shared anyway)."""
     if parent._modules.get(key) is not new:
         return
-    module: nn.Module = new.__dict__["_rnnfast_replaced"][0]
-    derived = ("_rnnfast_replaced", "_all_weights", "_flat_weights_names")
-    module.__dict__.update({name: value for name, value in new.__dict__.items() if name not in derived})
-    if isinstance(module, nn.RNNBase):
-        module._init_flat_weights()
-    parent._modules[key] = module
+    parent._modules[key] = replaced_original(new)

@@ -10,16 +10,21 @@ import math
 import numbers
 import warnings
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnfast import functional
-from rnnfast.specs import MODES, CellSpec
+from rnnfast.checks import check_input, check_size
+from rnnfast.script import torch_twin
+from rnnfast.specs import MODES
 
-__all__ = ["RNNBase", "flat_weights", "torch_twin"]
+__all__ = ["NO_PROJECTION", "RNNBase", "flat_weights", "own_forward"]
+
+NO_PROJECTION = "proj_size argument is only supported for LSTM, not RNN or GRU"
+_MISSING = object()
 
 # What older versions of torch and rnnfast left in pickles and what is derived from the other attributes here.
 _STALE = ("all_weights", "_flat_weights", "_flat_weight_refs", "_param_buf_size", "_data_ptrs", "_layer_names")
@@ -30,9 +35,17 @@ def flat_weights(module: nn.Module, names: Iterable[str]) -> list[Any]:
     parameters = module._parameters
     found = []
     for name in names:
-        weight = parameters.get(name)  # nn.Module's own lookup costs ten times as much
-        found.append(getattr(module, name) if weight is None else weight)
+        weight = parameters.get(name, _MISSING)  # nn.Module's own lookup costs ten times as much
+        found.append(getattr(module, name) if weight is _MISSING else weight)
     return found
+
+
+def own_forward(module: nn.Module) -> str | None:
+    """Why calling this rnnfast module or cell is not just rnnfast's own forward, or None where it is."""
+    kind: Any = next((base for base in type(module).__mro__ if "_torch_class" in vars(base)), RNNBase)
+    if "forward" in module.__dict__:
+        return "forward is replaced on the object"
+    return "its class overrides forward" if type(module).forward is not kind.forward else None
 
 
 class RNNBase(nn.Module):
@@ -122,9 +135,9 @@ class RNNBase(nn.Module):
         return [flat_weights(self, names) for names in self._all_weights]
 
     @property
-    def _flat_weights(self) -> list[Tensor]:
-        """The weights of all layers in a row, read anew each time (torch.nn keeps a list, which can be stale)."""
-        return flat_weights(self, self._flat_weights_names)
+    def _flat_weights(self) -> tuple[Tensor, ...]:
+        """The weights of all layers in a row, read anew each time: a tuple, since nothing would read what is put in."""
+        return tuple(flat_weights(self, self._flat_weights_names))
 
     @_flat_weights.setter
     def _flat_weights(self, weights: Iterable[Any]) -> None:
@@ -137,6 +150,18 @@ class RNNBase(nn.Module):
 
     def flatten_parameters(self) -> None:
         """Does nothing: rnnfast needs no flat weights. Here for torch.nn's interface."""
+
+    # The upkeep of torch.nn's list of weights by its names, for subclasses that call it: here there is no list.
+
+    def _init_flat_weights(self) -> None:
+        """Does nothing: see _flat_weights."""
+
+    def _update_flat_weights(self) -> None:
+        """Does nothing: see _flat_weights."""
+
+    def _weights_have_changed(self) -> bool:
+        """False: no list of weights that could be stale."""
+        return False
 
     def extra_repr(self) -> str:
         """As torch.nn prints itself."""
@@ -157,26 +182,14 @@ class RNNBase(nn.Module):
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Runs all layers over the sequence. Shapes: see the class."""
-        return functional.run_sequence(
-            MODES[self.mode],
-            input,
-            hx,
-            flat_weights(self, self._flat_weights_names),
-            (self.input_size, self.hidden_size, self.proj_size or self.hidden_size),
-            self.bias,
-            self.num_layers,
-            self.dropout,
-            self.training,
-            self.bidirectional,
-            self.batch_first,
-        )
+        return functional.run_module(self, input, hx, flat_weights(self, self._flat_weights_names))
 
     # The checks by torch.nn's names, for subclasses that call them.
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raises as torch.nn for an input of another rank, size or dtype. input: [T, B, I], [B, T, I] or packed."""
         dtype = flat_weights(self, self._flat_weights_names[:1])[0].dtype
-        functional.check_input(MODES[self.mode], input, batch_sizes, dtype, self.input_size)
+        check_input(MODES[self.mode], input, batch_sizes, dtype, self.input_size)
 
     def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
         """The size of h_0: (L*D, B, P)."""
@@ -191,7 +204,7 @@ class RNNBase(nn.Module):
         msg: str = "Expected hidden size {}, got {}",
     ) -> None:
         """Raises RuntimeError for a state of another size."""
-        functional.check_size(hx, expected_hidden_size, msg)
+        check_size(hx, expected_hidden_size, msg)
 
     def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
         """check_input, and check_hidden_size of the state."""
@@ -218,22 +231,7 @@ class RNNBase(nn.Module):
         options["bidirectional"] = bool(self.bidirectional)
         if self.proj_size:
             options["proj_size"] = self.proj_size
-        return torch_twin(self, MODES[self.mode], "", self._flat_weights_names, options)
-
-
-def torch_twin(module: Any, spec: CellSpec, suffix: str, names: Iterable[str], options: dict[str, Any]) -> nn.Module:
-    """torch.nn's module of the same kind that holds the same parameters, or the module itself where torch has none."""
-    parameters = {name: module._parameters.get(name) for name in names}
-    if spec.torch_name is None or any(p is None for p in parameters.values()):
-        return cast(nn.Module, module)
-    if spec.nonlinearity is not None:
-        options = options | {"nonlinearity": spec.nonlinearity}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its constructor has warned once
-        twin = getattr(nn, spec.label + suffix)(module.input_size, module.hidden_size, device="meta", **options)
-    for name, parameter in parameters.items():
-        setattr(twin, name, parameter)
-    return cast(nn.Module, twin.train(module.training))
+        return torch_twin(self, MODES[self.mode], self._flat_weights_names, options)
 
 
 def _check_constructor(
@@ -274,4 +272,4 @@ def _check_constructor(
     if mode not in MODES:
         raise ValueError(f"Unrecognized RNN mode: {mode}")
     if proj_size > 0 and mode != "LSTM":
-        raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        raise ValueError(NO_PROJECTION)

@@ -2,17 +2,21 @@
 """Drop-in cells: one step of a layer, torch.nn's interface, the layers' kernels with T = 1."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from rnnfast import fallback, functional
-from rnnfast.base import flat_weights, torch_twin
+from rnnfast.base import flat_weights
 from rnnfast.ops import LAYERS
-from rnnfast.specs import CELLS, CellSpec
+from rnnfast.script import torch_twin
+from rnnfast.specs import CELLS, ELMAN, CellSpec
 
-__all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
+__all__ = ["CELL_WEIGHTS", "GRUCell", "LSTMCell", "RNNCell", "RNNCellBase", "check_step", "run_cell", "step"]
+
+CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class RNNCellBase(nn.Module):
@@ -63,25 +67,14 @@ class RNNCellBase(nn.Module):
     def _spec(self) -> CellSpec:
         raise NotImplementedError
 
-    def _step(self, input: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The new states for input [B, I] or [I], and states [B, H] or [H] of the same rank, or None."""
-        dims = input.dim()
-        x = input if dims == 2 else input.unsqueeze(0)
-        if h is not None and dims == 1:
-            h = h.unsqueeze(0)
-            c = None if c is None else c.unsqueeze(0)
-        spec = self._spec()
-        w_ih, w_hh, b_ih, b_hh = flat_weights(self, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        h_n, c_n = step(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
-        if dims == 1:
-            h_n = h_n.squeeze(0)
-            c_n = None if c_n is None else c_n.squeeze(0)
-        return h_n, c_n
+    def _run(self, input: Tensor, hx: Any) -> Any:
+        """forward of all cells."""
+        return run_cell(self._spec(), input, hx, step, flat_weights(self, CELL_WEIGHTS))
 
     def __prepare_scriptable__(self) -> nn.Module:
         """torch.jit.script cannot compile this class: it gets torch.nn's on the same parameters, in its place."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
-        return torch_twin(self, self._spec(), "Cell", names, {"bias": self.bias})
+        names = CELL_WEIGHTS if self.bias else CELL_WEIGHTS[:2]
+        return torch_twin(self, self._spec(), names, {"bias": self.bias})
 
 
 class RNNCell(RNNCellBase):
@@ -105,6 +98,7 @@ class RNNCell(RNNCellBase):
             raises RuntimeError when the cell is called.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.RNNCell
     __constants__ = ["input_size", "hidden_size", "bias", "nonlinearity"]  # noqa: RUF012
     nonlinearity: str
 
@@ -121,15 +115,14 @@ class RNNCell(RNNCellBase):
         self.nonlinearity = nonlinearity
 
     def _spec(self) -> CellSpec:
-        spec = CELLS.get(f"rnn_{self.nonlinearity}")
+        spec = ELMAN.get(self.nonlinearity)
         if spec is None:
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         return spec
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """One step. Shapes: see the class."""
-        _check_ranks("RNNCell", input, hx)
-        return self._step(input, hx, None)[0]
+        return cast(Tensor, self._run(input, hx))
 
 
 class LSTMCell(RNNCellBase):
@@ -153,6 +146,8 @@ class LSTMCell(RNNCellBase):
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell for wrong ranks, sizes and dtypes.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.LSTMCell
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
@@ -163,20 +158,7 @@ class LSTMCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """One step. Shapes: see the class."""
-        h = c = None
-        _check_ranks("LSTMCell", input, None)
-        if hx is not None:
-            for index, state in enumerate(hx):
-                if state.dim() not in (1, 2):
-                    raise ValueError(f"LSTMCell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead")
-            if isinstance(hx, Tensor):
-                raise TypeError("lstm_cell: hx: expected a tuple (h, c) of two tensors, got one tensor")
-            if len(hx) != 2:
-                raise RuntimeError(f"lstm_cell expects two hidden states, got {len(hx)}")
-            h, c = hx
-        h_n, c_n = self._step(input, h, c)
-        assert c_n is not None
-        return h_n, c_n
+        return cast(tuple[Tensor, Tensor], self._run(input, hx))
 
 
 class GRUCell(RNNCellBase):
@@ -200,6 +182,8 @@ class GRUCell(RNNCellBase):
         ValueError, RuntimeError: as torch.nn.GRUCell for wrong ranks, sizes and dtypes.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.GRUCell
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
@@ -210,16 +194,48 @@ class GRUCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """One step. Shapes: see the class."""
-        _check_ranks("GRUCell", input, hx)
-        return self._step(input, hx, None)[0]
+        return cast(Tensor, self._run(input, hx))
 
 
-def _check_ranks(label: str, input: Tensor, hx: Tensor | None) -> None:
-    """torch.nn's checks of ranks, with its messages."""
-    if input.dim() not in (1, 2):
-        raise ValueError(f"{label}: Expected input to be 1D or 2D, got {input.dim()}D instead")
-    if hx is not None and hx.dim() not in (1, 2):
-        raise ValueError(f"{label}: Expected hidden to be 1D or 2D, got {hx.dim()}D instead")
+def run_cell(
+    spec: CellSpec,
+    input: Tensor,
+    hx: Any,
+    run: Callable[..., tuple[Tensor, Tensor | None]],
+    weights: Sequence[Tensor | None] = (),
+) -> Any:
+    """torch.nn's checks of ranks and forms of input around `run`(spec, x, h, c, *weights), which is :func:`step`'s.
+
+    input [B, I] or [I]; hx as forward takes it, of the same rank -> the new h, or (h, c).
+    """
+    dims = input.dim()
+    if dims != 2 and dims != 1:
+        raise ValueError(f"{spec.label}Cell: Expected input to be 1D or 2D, got {dims}D instead")
+    h, c = hx, None
+    if hx is not None:
+        if spec.has_cell:
+            h, c = _two_states(spec, hx)
+        elif hx.dim() not in (1, 2):
+            raise ValueError(f"{spec.label}Cell: Expected hidden to be 1D or 2D, got {hx.dim()}D instead")
+    if dims == 2:
+        h_n, c_n = run(spec, input, h, c, *weights)
+    else:
+        h_n, c_n = run(spec, input[None], None if h is None else h[None], None if c is None else c[None], *weights)
+        h_n, c_n = h_n.squeeze(0), None if c_n is None else c_n.squeeze(0)
+    return (h_n, c_n) if spec.has_cell else h_n
+
+
+def _two_states(spec: CellSpec, hx: Any) -> tuple[Tensor, Tensor]:
+    """h and c of a cell that has both."""
+    for index, state in enumerate(hx):
+        if state.dim() not in (1, 2):
+            raise ValueError(f"{spec.label}Cell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead")
+    if isinstance(hx, Tensor):
+        raise TypeError("lstm_cell: hx: expected a tuple (h, c) of two tensors, got one tensor")
+    if len(hx) != 2:
+        raise RuntimeError(f"lstm_cell expects two hidden states, got {len(hx)}")
+    h, c = hx
+    return h, c
 
 
 def step(
@@ -240,33 +256,59 @@ def step(
     if reason is not None:
         fallback.warn(reason, spec, f"{spec.label}Cell")
         return fallback.cell(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
+    failed = None
+    if _op_checks(x, h, c, w_ih):  # then torch's checks, which cost a fifth of a small step, can wait for an error
+        try:
+            return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
+        except RuntimeError as error:
+            failed = error
     input_size, hidden_size = w_ih.shape[1], w_hh.shape[1]
-    if x.shape[1] != input_size:
-        raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {input_size}")
-    if x.device != w_ih.device:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found {x.device} and {w_ih.device}")
-    if h is not None:
-        _check_state(x, h, hidden_size, 0)
-        if c is not None:
-            _check_state(x, c, hidden_size, 1)
+    check_step(x, h, c, input_size, hidden_size, w_ih.device)
     if input_size == 0 or hidden_size == 0:
         return fallback.cell(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
+    if failed is not None:
+        raise failed
+    return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
 
-    weights = [w_ih, w_hh]
-    has_biases = b_ih is not None or b_hh is not None
-    if has_biases:
-        rows = w_ih.shape[0]
-        weights.append(w_ih.new_zeros(rows) if b_ih is None else b_ih)
-        weights.append(w_ih.new_zeros(rows) if b_hh is None else b_hh)
+
+def _op_checks(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor) -> bool:
+    """Whether the op sees sizes and devices at once: not on meta, of subclasses (fake tensors), in a compiler."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and w_ih.is_cpu
+        and (h is None or h.is_cpu)
+        and (c is None or c.is_cpu)
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _kernel(
+    spec: CellSpec,
+    x: Tensor,
+    h: Tensor | None,
+    c: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The layer's op with T = 1. Arguments and results: as :func:`step`."""
+    has_biases = True
+    if b_ih is not None and b_hh is not None:
+        weights = [w_ih, w_hh, b_ih, b_hh]
+    elif b_ih is None and b_hh is None:
+        weights, has_biases = [w_ih, w_hh], False
+    else:
+        zeros = w_ih.new_zeros(w_ih.shape[0])
+        weights = [w_ih, w_hh, zeros if b_ih is None else b_ih, zeros if b_hh is None else b_hh]
     result_dtype = None
     if torch.is_autocast_enabled("cpu") and x.is_cpu:
         promotes = spec.nonlinearity is None
-        x, h, c, cast, result_dtype = functional.autocast(x, h, c, weights, promotes)
-        weights = list(cast)
-    x = x.unsqueeze(0)
-    h = None if h is None else h.unsqueeze(0)
-    c = None if c is None else c.unsqueeze(0)
-    _, h_n, c_n, _, _ = LAYERS[spec.name](x, h, c, weights, None, has_biases, False, False)
+        x, h, c, cast_weights, result_dtype = functional.cast_as_autocast(x, h, c, weights, promotes)
+        weights = list(cast_weights)
+    h, c = None if h is None else h[None], None if c is None else c[None]
+    _, h_n, c_n, _, _ = LAYERS[spec.name](x[None], h, c, weights, None, has_biases, False, False)
     h_n = h_n.squeeze(0)
     c_n = c_n.squeeze(0) if spec.has_cell else None
     if result_dtype is not None:
@@ -274,11 +316,24 @@ def step(
     return h_n, c_n
 
 
-def _check_state(x: Tensor, state: Tensor, hidden_size: int, index: int) -> None:
-    """torch's checks of a state [B, H] of a cell, with its messages."""
-    if state.shape[0] != x.shape[0]:
-        raise RuntimeError(f"Input batch size {x.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}")
-    if state.shape[1] != hidden_size:
-        raise RuntimeError(f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden_size}")
-    if state.device != x.device:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found {x.device} and {state.device}")
+def check_step(
+    x: Tensor, h: Tensor | None, c: Tensor | None, input_size: int, hidden_size: int, device: torch.device
+) -> None:
+    """torch's checks of a cell's input x [B, I] and states [B, H], with its messages. device: the weights'."""
+    if x.shape[1] != input_size:
+        raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {input_size}")
+    if x.device != device:
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {x.device} and {device}")
+    for index, state in enumerate((h, c)):
+        if state is None:
+            continue
+        if state.shape[0] != x.shape[0]:
+            raise RuntimeError(f"Input batch size {x.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}")
+        if state.shape[1] != hidden_size:
+            raise RuntimeError(
+                f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden_size}"
+            )
+        if state.device != x.device:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found {x.device} and {state.device}"
+            )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What would run for a module and an input, and why nothing faster."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rnnfast.base import RNNBase
-from rnnfast.cells import RNNCellBase
+from rnnfast import checks
+from rnnfast.base import RNNBase, own_forward
+from rnnfast.cells import RNNCellBase, check_step
 from rnnfast.fallback import why_no_kernel
+from rnnfast.inplace import forward_of_torch
 from rnnfast.ops import _C
-from rnnfast.specs import CELLS, MODES, CellSpec
+from rnnfast.specs import CELLS, ELMAN, MODES, CellSpec
+
+__all__ = ["Explanation", "explain"]
 
 _CELL_CLASSES = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}
 
@@ -21,7 +26,7 @@ _CELL_CLASSES = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}
 class Explanation:
     """The plan for one call. `str()` reads well."""
 
-    path: str  # "rnnfast" or "torch"
+    path: str  # "rnnfast", "torch", or "unknown" where a subclass has a forward of its own
     kernel: str
     isa: str
     decomposition: str
@@ -52,31 +57,46 @@ def explain(
         module: an rnnfast module or cell, a torch.nn one (accelerated or not), or a frozen snapshot.
         x: an input as `forward` takes it; only its sizes, dtype and device matter.
         hx: accepted for symmetry with `forward`; the plan does not depend on it.
-        device: explain for this device instead of x's.
+        device: explain for this device instead of x's: as torch writes it, or as a GPU's architecture ("sm_90"). It
+            need not be there.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: module is none of these (also one of the ops, or of rnnfast.functional), or x is no input.
+        ValueError, RuntimeError: as `forward` for an input of the wrong rank, size or dtype.
     """
     frozen = getattr(module, "_rnnfast_module", None)  # a snapshot: the module that it was taken of
     source = module if frozen is None else frozen
     spec = _spec(source)
     if spec is None:
+        hint = ""
+        if callable(module) and not isinstance(module, nn.Module | type):
+            hint = "; for an op or a function, which know no sizes, explain a module of the same sizes and options"
         raise TypeError(
             "rnnfast.explain: module: expected an rnnfast or torch.nn RNN, LSTM, GRU or one of their cells, "
-            f"got {type(module).__name__}"
+            f"got {type(module).__name__}{hint}"
         )
+    if not isinstance(x, Tensor | PackedSequence):
+        raise TypeError(f"rnnfast.explain: x: expected a tensor or a PackedSequence, got {type(x).__name__}")
     label = spec.label if hasattr(source, "num_layers") else f"{spec.label}Cell"
     is_torchs = isinstance(source, nn.RNNBase | nn.RNNCellBase)
-    if is_torchs and frozen is None and not hasattr(type(source), "_rnnfast_original"):
-        return _torch_path(label, "not accelerated: rnnfast.accelerate(model) runs it on rnnfast's kernels")
+    reason = None if frozen is not None else forward_of_torch(source) if is_torchs else own_forward(source)
+    if is_torchs and frozen is None and (reason is not None or not hasattr(type(source), "_rnnfast_original")):
+        advice = "rnnfast.accelerate(model) runs it on rnnfast's kernels"
+        return _torch_path(label, f"not accelerated: {advice if reason is None else reason}")
+    if reason is not None:
+        return _other_path("unknown", type(source).__name__, f"{reason}: what that calls is not known here")
     data = x.data if isinstance(x, PackedSequence) else x
-    if device is not None and torch.device(device).type != "cpu":
-        return _torch_path(label, f"no rnnfast kernels for device {torch.device(device).type}")
     if device is not None:
+        kind = "cuda" if re.fullmatch(r"sm_\d+[a-z]?", str(device)) else torch.device(device).type
+        if kind != "cpu":
+            return _torch_path(label, f"no rnnfast kernels for device {kind}")
         data = torch.empty_like(data, device="meta")
     reason = why_no_kernel(data)
     if reason is not None:
         return _torch_path(label, reason)
+    _check(module, source, spec, x, data)
+    if 0 in (source.input_size, source.hidden_size):
+        return _torch_path(label, "no rnnfast kernels for sizes of 0")
     dtype = data.dtype
     if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
@@ -136,8 +156,28 @@ def _spec(module: Any) -> CellSpec | None:
         return module._spec()
     if isinstance(module, nn.RNNCellBase):
         names = [name for kind, name in _CELL_CLASSES.items() if isinstance(module, kind)]
-        return CELLS.get(names[0] if names else f"rnn_{getattr(module, 'nonlinearity', '')}")
+        return CELLS[names[0]] if names else ELMAN.get(getattr(module, "nonlinearity", ""))
     return None
+
+
+def _check(module: Any, source: Any, spec: CellSpec, x: Tensor | PackedSequence, data: Tensor) -> None:
+    """Raises as forward for an input of the wrong rank, size or dtype. data: x's, on the device to explain for."""
+    if module is not source:
+        dtype = module._parts[1]  # the snapshot's
+    else:
+        dtype = getattr(source, "weight_ih_l0" if hasattr(source, "num_layers") else "weight_ih").dtype
+    if hasattr(source, "num_layers"):
+        batch_sizes = x.batch_sizes if isinstance(x, PackedSequence) else None
+        if batch_sizes is None:
+            checks.check_rank(spec, data.dim())
+            data = data if data.dim() == 3 else data[None]
+        checks.check_input(spec, data, batch_sizes, dtype, source.input_size)
+        return
+    if data.dim() not in (1, 2):
+        raise ValueError(f"{spec.label}Cell: Expected input to be 1D or 2D, got {data.dim()}D instead")
+    check_step(data if data.dim() == 2 else data[None], None, None, source.input_size, source.hidden_size, data.device)
+    if data.dtype != dtype and not torch.is_autocast_enabled("cpu"):
+        raise RuntimeError(f"rnnfast.explain: x: expected dtype {dtype} as the weights, got {data.dtype}")
 
 
 def _steps_and_batch(module: Any, x: Tensor | PackedSequence) -> tuple[int, int]:
@@ -152,6 +192,9 @@ def _steps_and_batch(module: Any, x: Tensor | PackedSequence) -> tuple[int, int]
 
 
 def _torch_path(label: str, reason: str) -> Explanation:
-    return Explanation(
-        "torch", f"torch's own {label}", "torch's choice", "torch's choice", torch.get_num_threads(), [reason]
-    )
+    return _other_path("torch", f"torch's own {label}", reason)
+
+
+def _other_path(path: str, kernel: str, reason: str) -> Explanation:
+    unknown = "torch's choice" if path == "torch" else "unknown"
+    return Explanation(path, kernel, unknown, unknown, torch.get_num_threads(), [reason])

@@ -24,6 +24,8 @@ def why_no_kernel(x: Tensor) -> str | None:
         return f"no rnnfast kernels for device {x.device.type}"
     if x.dtype not in KERNEL_DTYPES:
         return f"no rnnfast kernels for dtype {x.dtype}"
+    if x.layout is not torch.strided:
+        return f"no rnnfast kernels for layout {x.layout}"
     return None
 
 
@@ -58,9 +60,9 @@ def layers(
     batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
     per_direction = len(weights) // rows
     if h0 is None:
-        h0 = x.new_zeros(rows, batch, weights[1].shape[1])
+        h0 = _zeros(x, rows, batch, weights[1].shape[1])
     if c0 is None and spec.has_cell:
-        c0 = x.new_zeros(rows, batch, weights[0].shape[0] // spec.gates)
+        c0 = _zeros(x, rows, batch, weights[0].shape[0] // spec.gates)
     if spec.torch_name is None:
         return _composite(
             spec, x, batch_sizes, h0, weights, per_direction, has_biases, dropout, training, bidirectional
@@ -87,7 +89,7 @@ def cell(
 ) -> tuple[Tensor, Tensor | None]:
     """One step on torch's implementation: x [B, I], h and c [B, H] -> the new h, c."""
     if h is None:
-        h = x.new_zeros(x.shape[0], w_hh.shape[1])
+        h = _zeros(x, x.shape[0], w_hh.shape[1])
     if spec.torch_name is None:
         return _activation(spec)(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)), None
     function: Callable[..., Any] = getattr(torch._VF, f"{spec.torch_name}_cell")
@@ -97,6 +99,11 @@ def cell(
         c = torch.zeros_like(h)
     h_n, c_n = function(x, (h, c), w_ih, w_hh, b_ih, b_hh)
     return h_n, c_n
+
+
+def _zeros(x: Tensor, *shape: int) -> Tensor:
+    """As x's, but dense, whatever x is."""
+    return torch.zeros(shape, dtype=x.dtype, device=x.device)
 
 
 def _activation(spec: CellSpec) -> Callable[[Tensor], Tensor]:

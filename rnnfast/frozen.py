@@ -6,20 +6,22 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit._trace import is_tracing
 from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from rnnfast import cells, functional
-from rnnfast.base import RNNBase
+from rnnfast.base import RNNBase, own_forward
 from rnnfast.fallback import KERNEL_DTYPES
-from rnnfast.inplace import CELL_WEIGHTS, cell_spec, cell_state, class_name, forward_of_torch, kind_of
+from rnnfast.inplace import cell_spec, class_name, forward_of_torch, kind_of
 from rnnfast.ops import _C
 from rnnfast.specs import MODES, CellSpec
 
 __all__ = ["Frozen", "freeze"]
 
+_CPU = torch.device("cpu")
 _ATTRIBUTES = (
     "mode",
     "input_size",
@@ -37,8 +39,8 @@ _ATTRIBUTES = (
 def freeze(module: nn.Module) -> "Frozen":
     """An inference-only snapshot of a recurrent module, with weights packed for the kernels.
 
-    It saves what a call otherwise spends on packing, which matters most for short sequences and small batches. The
-    module itself stays as it is and can go on training; `refresh()` takes its weights again.
+    It saves what a call otherwise spends on packing, which matters most for short sequences and small batches, and on
+    autograd. The module itself stays as it is and can go on training; `refresh()` takes its weights again.
 
     Args:
         module: an RNN, LSTM, GRU or cell of rnnfast or torch.nn (accelerated, parametrized, pruned or neither), on the
@@ -49,7 +51,7 @@ def freeze(module: nn.Module) -> "Frozen":
 
     Raises:
         TypeError: module is nothing of the kind, or has a forward of its own, which a snapshot would not run.
-        ValueError: there are no kernels for its device or dtype.
+        ValueError: there are no kernels for its device or dtype, or it has a size of 0.
     """
     return Frozen(module)
 
@@ -59,7 +61,9 @@ class Frozen:
 
     Input, state and results have the forms of the module's forward (batched or not, batch_first, PackedSequence), and
     wrong ones raise the same errors. It runs as in eval mode (no dropout) and outside autograd: results never require
-    gradients. Hooks of the module do not run. Several threads may call it at once, and share the packed weights.
+    gradients. Function transforms (vmap, grad, jvp), torch.jit.trace, torch.export and torch.compile(fullgraph=True),
+    whose graphs cannot hold the packed weights, raise an error. Hooks of the module do not run. Several threads may
+    call it at once, and share the packed weights.
 
     It is no torch.nn.Module, so that a model that has it as an attribute counts no weight twice in `state_dict`,
     `parameters()` or `to()`. It holds the module, for `refresh()`, and cannot be pickled or copied: freeze again.
@@ -78,11 +82,11 @@ class Frozen:
         """Takes the module's weights and options again, for the instruction set now in use.
 
         Raises:
-            ValueError: there are no kernels for the device or dtype that the module now has.
+            ValueError: there are no kernels for the device or dtype that the module now has, or it has a size of 0.
         """
         module = self._rnnfast_module
         with torch.no_grad():
-            names: Any = CELL_WEIGHTS if self._is_cell else module._flat_weights_names
+            names: Any = cells.CELL_WEIGHTS if self._is_cell else module._flat_weights_names
             weights = _weights(module, names)
             first = weights[0]
             if not first.is_cpu or first.dtype not in KERNEL_DTYPES:
@@ -91,6 +95,8 @@ class Frozen:
                     f"rnnfast.freeze: {class_name(type(module))}: no rnnfast kernels for {what}; "
                     "snapshots are for the CPU, in float32, float64, float16 and bfloat16"
                 )
+            if not all(first.shape) or module.hidden_size == 0:
+                raise ValueError(f"rnnfast.freeze: {class_name(type(module))}: no rnnfast kernels for sizes of 0")
             has_biases = len(weights) > 2 if self._is_cell else bool(module.bias)
             bidirectional = bool(getattr(module, "bidirectional", False))
             layers = int(getattr(module, "num_layers", 1))
@@ -108,10 +114,13 @@ class Frozen:
         """Memory of the packed weights."""
         return sum(int(layer.bytes) for layer in self._parts[0])
 
-    def __call__(self, input: Tensor | PackedSequence, hx: Any = None) -> Any:
+    def __call__(self, input: Any, hx: Any = None) -> Any:
         """Runs the module's layers, or the cell's step. Shapes and errors: see the class."""
-        with torch.no_grad():
-            return self._call_cell(input, hx) if self._is_cell else self._call_layers(input, hx)
+        if is_tracing() or torch.compiler.is_compiling():
+            _break_graph()
+        if self._is_cell:
+            return cells.run_cell(self._spec, input, hx, self._step)
+        return self._call_layers(input, hx)
 
     def __getattr__(self, name: str) -> Any:
         """Only for the type checker and the error message: attributes are set by `refresh`."""
@@ -129,94 +138,82 @@ class Frozen:
         """As functional.run_sequence, on packed weights."""
         layers, dtype = self._parts
         spec = self._spec
-        packed = isinstance(input, PackedSequence)
-        batched = True
-        batch_sizes = None
-        if packed:
-            x, batch_sizes, sorted_indices, unsorted_indices = input
-            hx = None if hx is None else functional.permute(spec, hx, sorted_indices)
-            batch = int(batch_sizes[0])
-        else:
-            if input.dim() not in (2, 3):
-                kind = "D tensor" if spec.label == "RNN" else "D"
-                raise ValueError(f"{spec.label}: Expected input to be 2D or 3D, got {input.dim()}{kind} instead")
-            batched = input.dim() == 3
-            x = input if batched else input.unsqueeze(0 if self.batch_first else 1)
-            hx = None if hx is None else functional._check_ranks(spec, hx, batched)
-            batch = x.shape[0 if self.batch_first else 1]
-        functional.check_input(spec, x, batch_sizes, dtype, self.input_size)
-        if self.batch_first and not packed:
-            x = x.transpose(0, 1)
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        size = (rows, batch, self.proj_size or self.hidden_size)
-        h0, c0 = functional._check_state(spec, x, hx, size, self.hidden_size)
-        if x.shape[0] == 0 and not packed:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        directions = 2 if self.bidirectional else 1
 
-        y, h_n, c_n = self._run(layers, dtype, x, h0, c0, batch_sizes)
+        def run(x: Tensor, batch_sizes: Tensor | None, h0: Tensor | None, c0: Tensor | None) -> Any:
+            def layer(index: int, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Any:
+                return layers[index].forward(x, h0, c0, batch_sizes)
 
-        output: Any = y
-        state: Any = h_n if c_n is None else (h_n, c_n)
-        if packed:
-            output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
-            return output, functional.permute(spec, state, unsorted_indices)
-        if self.batch_first:
-            output = output.transpose(0, 1)
-        if not batched:
-            output = output.squeeze(0 if self.batch_first else 1)
-            state = h_n.squeeze(1) if c_n is None else (h_n.squeeze(1), c_n.squeeze(1))
-        return output, state
-
-    def _call_cell(self, input: Any, hx: Any) -> Any:
-        """As the cells' forward, on packed weights."""
-        layers, dtype = self._parts
-        spec = self._spec
-        cells._check_ranks(f"{spec.label}Cell", input, None if spec.has_cell else hx)
-        h, c = cell_state(spec, hx)
-        batched = input.dim() == 2
-        x = input if batched else input.unsqueeze(0)
-        h, c = (t if t is None or batched else t.unsqueeze(0) for t in (h, c))
-        if x.shape[1] != self.input_size:
-            raise RuntimeError(f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}")
-        for index, state in enumerate((h, c)):
-            if state is not None:
-                cells._check_state(x, state, self.hidden_size, index)
-        h, c = (None if t is None else t.unsqueeze(0) for t in (h, c))
-        _, h_n, c_n = self._run(layers, dtype, x.unsqueeze(0), h, c, None)
-        states = [s.squeeze(0) if batched else s[0, 0] for s in (h_n, c_n) if s is not None]
-        return tuple(states) if spec.has_cell else states[0]
-
-    def _run(
-        self, layers: list[Any], dtype: torch.dtype, x: Any, h0: Any, c0: Any, batch_sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """All layers: x [T, B, I] or packed [N, I], h0 [L*D, B, P], c0 [L*D, B, H] -> y, h_n, c_n (None without c)."""
-        result = None
-        if torch.is_autocast_enabled("cpu"):  # computed in the packed weights' dtype, given in the module's
-            promotes = self._spec.nonlinearity is None if self._is_cell else self._spec.autocast_promotes
-            result = functional.autocast(x, h0, c0, [torch.empty(0, dtype=dtype)], promotes)[4]
+            try:
+                result = None
+                if torch.is_autocast_enabled("cpu"):
+                    x, h0, c0, result = _cast(x, h0, c0, dtype, spec.autocast_promotes)
+                y, h_n, c_n = functional.run_stack(layer, len(layers), directions, x, h0, c0)
+            except RuntimeError as error:
+                _check_plain(error, x, h0, c0)
+                raise
             if result is not None:
-                x, h0, c0 = (None if t is None else t.to(dtype) for t in (x, h0, c0))
-        directions = 2 if getattr(self, "bidirectional", False) else 1
-        finals = []
-        for index, layer in enumerate(layers):
-            part = slice(index * directions, (index + 1) * directions)
-            x, h_n, c_n = layer.forward(
-                x, None if h0 is None else h0[part], None if c0 is None else c0[part], batch_sizes
+                y, h_n, c_n = y.to(result), h_n.to(result), c_n.to(result)
+            return y, h_n, c_n if spec.has_cell else None
+
+        sizes = (self.input_size, self.hidden_size, self.proj_size or self.hidden_size)
+        rows = self.num_layers * directions
+        return functional.check_and_run(spec, input, hx, dtype, _CPU, sizes, rows, self.batch_first, run)
+
+    def _step(self, spec: CellSpec, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """As cells.step, on packed weights."""
+        layers, dtype = self._parts
+        result = None
+        if torch.is_autocast_enabled("cpu"):
+            x, h, c, result = _cast(x, h, c, dtype, spec.nonlinearity is None)
+        try:
+            _, h_n, c_n = layers[0].forward(
+                x[None], None if h is None else h[None], None if c is None else c[None], None
             )
-            finals.append((h_n, c_n))
-        h_n, c_n = finals[0] if len(finals) == 1 else (torch.cat(states) for states in zip(*finals, strict=True))
-        if result is not None:
-            x, h_n, c_n = x.to(result), h_n.to(result), c_n.to(result)
-        return x, h_n, c_n if self._spec.has_cell else None
+        except RuntimeError as error:
+            _check_plain(error, x, h, c)
+            failed = error
+        else:
+            h_n, c_n = h_n.squeeze(0), c_n.squeeze(0) if spec.has_cell else None
+            return (h_n, c_n) if result is None else (h_n.to(result), None if c_n is None else c_n.to(result))
+        cells.check_step(x, h, c, self.input_size, self.hidden_size, _CPU)
+        raise failed
+
+
+def _cast(x: Tensor, h: Any, c: Any, dtype: torch.dtype, promotes: bool) -> tuple[Tensor, Any, Any, Any]:
+    """Under autocast: computed in the packed weights' dtype, given in the last result, the module's dtype, or None."""
+    result = functional.cast_as_autocast(x, h, c, [torch.empty(0, dtype=dtype)], promotes)[4]
+    if result is None:
+        return x, h, c, None
+    return x.to(dtype), None if h is None else h.to(dtype), None if c is None else c.to(dtype), result
+
+
+def _break_graph() -> None:
+    """A trace would keep the results as constants, or worse; torch.compile can run the call between two graphs."""
+    message = (
+        "rnnfast.freeze: a snapshot runs outside torch's graphs: trace, export or compile the module itself instead"
+    )
+    if is_tracing() or torch.compiler.is_exporting():
+        raise RuntimeError(message)
+    torch._dynamo.graph_break(msg=message)
+
+
+def _check_plain(error: RuntimeError, *tensors: Tensor | None) -> None:
+    """Of a failed call: raises what was wrong if the tensors are those of a transform, without values."""
+    for tensor in tensors:
+        if tensor is not None and (
+            isinstance(tensor, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        ):
+            raise RuntimeError(
+                "rnnfast.freeze: a snapshot has no autograd and takes part in no function transform "
+                "(torch.func.vmap, grad, jvp, fake tensors): call the module itself there"
+            ) from error
 
 
 def _check(module: Any) -> CellSpec:
     """Which cell a module runs; raises for what cannot be frozen."""
     if isinstance(module, RNNBase | cells.RNNCellBase):
-        ours: Any = RNNBase if isinstance(module, RNNBase) else _own_cell(type(module))
-        reason = None
-        if "forward" in module.__dict__ or type(module).forward is not ours.forward:
-            reason = "its class overrides forward, or forward is replaced on the object"
+        reason = own_forward(module)
         spec = MODES[module.mode] if isinstance(module, RNNBase) else module._spec()
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
         reason = forward_of_torch(module)
@@ -229,10 +226,6 @@ def _check(module: Any) -> CellSpec:
     if reason is not None:
         raise TypeError(f"rnnfast.freeze: {class_name(type(module))}: {reason}, which a snapshot would not run")
     return spec
-
-
-def _own_cell(kind: type) -> type:
-    return next(base for base in kind.__mro__ if base.__module__ == cells.__name__)
 
 
 def _weights(module: Any, names: Sequence[str]) -> list[Tensor]:

@@ -13,15 +13,13 @@ from torch.nn.utils import parametrize
 
 from rnnfast import cells, functional
 from rnnfast.base import flat_weights
-from rnnfast.specs import CELLS, MODES, CellSpec
+from rnnfast.specs import CELLS, ELMAN, CellSpec
 
 __all__ = [
-    "CELL_WEIGHTS",
     "HELPERS",
     "KINDS",
     "accelerate_class",
     "cell_spec",
-    "cell_state",
     "class_name",
     "forward_of_torch",
     "is_accelerated",
@@ -30,8 +28,6 @@ __all__ = [
 ]
 
 KINDS: tuple[type[nn.Module], ...] = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
-
-CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 # What torch.nn's forward calls on itself. Where a subclass has its own, torch's forward runs around our kernels.
 HELPERS = (
@@ -203,19 +199,7 @@ def _sequence_forward(self: Any, input: Any, hx: Any = None) -> Any:
             self._update_flat_weights()
             weights = self._flat_weights
             break
-    return functional.run_sequence(
-        MODES[self.mode],
-        input,
-        hx,
-        weights,
-        (self.input_size, self.hidden_size, self.proj_size or self.hidden_size),
-        self.bias,
-        self.num_layers,
-        self.dropout,
-        self.training,
-        self.bidirectional,
-        self.batch_first,
-    )
+    return functional.run_module(self, input, hx, weights)
 
 
 def _layers(spec: CellSpec) -> Callable[..., Any]:
@@ -249,36 +233,13 @@ def _layers(spec: CellSpec) -> Callable[..., Any]:
 _KERNELS = SimpleNamespace(**{spec.torch_name: _layers(spec) for spec in CELLS.values() if spec.torch_name})
 
 
-def cell_state(spec: CellSpec, hx: Any) -> tuple[Tensor | None, Tensor | None]:
-    """The states that a cell was called with, h and c, with torch.nn's checks of what it is given."""
-    if hx is None or not spec.has_cell:
-        return hx, None
-    for index, state in enumerate(hx):
-        if state.dim() not in (1, 2):
-            raise ValueError(f"{spec.label}Cell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead")
-    if isinstance(hx, Tensor):
-        raise TypeError("lstm_cell: hx: expected a tuple (h, c) of two tensors, got one tensor")
-    if len(hx) != 2:
-        raise RuntimeError(f"lstm_cell expects two hidden states, got {len(hx)}")
-    return hx[0], hx[1]
-
-
 def _cell_forward(kind: type[nn.Module]) -> Callable[..., Any]:
     """forward of a cell: input [B, I] or [I], states [B, H] or [H] of the same rank."""
-    label = kind.__name__
 
     def forward(self: Any, input: Tensor, hx: Any = None) -> Any:
         """One step, on rnnfast's kernels."""
-        spec = cell_spec(self, kind)
-        cells._check_ranks(label, input, None if spec.has_cell else hx)
-        h, c = cell_state(spec, hx)
-        weights = flat_weights(self, CELL_WEIGHTS)
-        if input.dim() == 2:
-            states = cells.step(spec, input, h, c, *weights)
-            return states if spec.has_cell else states[0]
-        h, c = (None if state is None else state.unsqueeze(0) for state in (h, c))
-        h_n, c_n = cells.step(spec, input.unsqueeze(0), h, c, *weights)
-        return h_n.squeeze(0) if c_n is None else (h_n.squeeze(0), c_n.squeeze(0))
+        weights = flat_weights(self, cells.CELL_WEIGHTS)
+        return cells.run_cell(cell_spec(self, kind), input, hx, cells.step, weights)
 
     return forward
 
@@ -287,7 +248,7 @@ def cell_spec(cell: Any, kind: type[nn.Module] | None) -> CellSpec:
     """Which of ours a torch.nn cell of this kind is."""
     if kind is not nn.RNNCell:
         return CELLS["lstm" if kind is nn.LSTMCell else "gru"]
-    spec = CELLS.get(f"rnn_{cell.nonlinearity}")
+    spec = ELMAN.get(cell.nonlinearity)
     if spec is None or spec.torch_name is None:
         raise RuntimeError(f"Unknown nonlinearity: {cell.nonlinearity}")
     return spec

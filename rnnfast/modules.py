@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drop-in recurrent modules: torch.nn's interface, rnnfast's kernels."""
 
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rnnfast import functional
-from rnnfast.base import RNNBase
+from rnnfast.base import NO_PROJECTION, RNNBase
+from rnnfast.checks import check_size
 
 __all__ = ["GRU", "LSTM", "RNN"]
-
-_NO_PROJECTION = "proj_size argument is only supported for LSTM, not RNN or GRU"
 
 
 class RNN(RNNBase):
@@ -45,6 +43,7 @@ class RNN(RNNBase):
         ValueError, TypeError, RuntimeError: as torch.nn.RNN for wrong arguments, sizes, dtypes and devices.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.RNN
     nonlinearity: str
 
     @overload
@@ -67,7 +66,7 @@ class RNN(RNNBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "proj_size" in kwargs:
-            raise ValueError(_NO_PROJECTION)
+            raise ValueError(NO_PROJECTION)
         # torch.nn.RNN's quirk: the fourth positional argument is the nonlinearity, and the rest moves on by one.
         if len(args) > 3:
             nonlinearity = args[3]
@@ -114,6 +113,8 @@ class LSTM(RNNBase):
         ValueError, TypeError, RuntimeError: as torch.nn.LSTM for wrong arguments, sizes, dtypes and devices.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.LSTM
+
     @overload
     def __init__(
         self,
@@ -144,9 +145,9 @@ class LSTM(RNNBase):
         """check_input, and the sizes of h_0 and c_0."""
         self.check_input(input, batch_sizes)
         h_size = self.get_expected_hidden_size(input, batch_sizes)
-        functional.check_size(hidden[0], h_size, "Expected hidden[0] size {}, got {}")
+        check_size(hidden[0], h_size, "Expected hidden[0] size {}, got {}")
         c_size = self.get_expected_cell_size(input, batch_sizes)
-        functional.check_size(hidden[1], c_size, "Expected hidden[1] size {}, got {}")
+        check_size(hidden[1], c_size, "Expected hidden[1] size {}, got {}")
 
 
 class GRU(RNNBase):
@@ -181,6 +182,8 @@ class GRU(RNNBase):
         ValueError, TypeError, RuntimeError: as torch.nn.GRU for wrong arguments, sizes, dtypes and devices.
     """
 
+    _torch_class: ClassVar[type[nn.Module]] = nn.GRU
+
     @overload
     def __init__(
         self,
@@ -200,5 +203,5 @@ class GRU(RNNBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "proj_size" in kwargs:
-            raise ValueError(_NO_PROJECTION)
+            raise ValueError(NO_PROJECTION)
         super().__init__("GRU", *args, **kwargs)

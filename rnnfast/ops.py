@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from rnnfast.specs import CELLS, CellSpec
 
@@ -36,13 +37,17 @@ def _check_alike(op: str, x: Tensor, others: dict[str, Tensor | None]) -> None:
 
 
 def _batch(x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor | None], needed: bool = True) -> Any:
-    """B. Packed, it is batch_sizes[0], a value that a fake tensor lacks: any state tells it."""
+    """B. Packed, it is batch_sizes[0], a value that a fake tensor lacks: any state tells it. Beside meta it is real."""
     if batch_sizes is None:
         return x.shape[1]
     for state in states:
         if state is not None:
             return state.shape[1]
-    return torch.library.get_ctx().new_dynamic_size() if needed else 0
+    if not needed:
+        return 0
+    if batch_sizes.is_cpu and not isinstance(batch_sizes, FakeTensor):
+        return int(batch_sizes[0])
+    return torch.library.get_ctx().new_dynamic_size()
 
 
 def _register_fakes(spec: CellSpec) -> None:
@@ -91,11 +96,12 @@ def _register_fakes(spec: CellSpec) -> None:
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         directions = 2 if bidirectional else 1
         hidden = weights[0].shape[0] // spec.gates
-        wanted = output_mask[1] or output_mask[2]
+        asked_for = [*output_mask[:2], output_mask[2] and spec.has_cell, *output_mask[3:]]
+        wanted = asked_for[1] or asked_for[2]
         batch = _batch(x, batch_sizes, (h0, c0, grad_h_n, grad_c_n), wanted)
         shapes: list[Any] = [x.shape, (directions, batch, weights[1].shape[1]), (directions, batch, hidden)]
         shapes += [w.shape for w in weights]
-        grads = [x.new_empty(shape if asked else (0,)) for shape, asked in zip(shapes, output_mask, strict=True)]
+        grads = [x.new_empty(shape if asked else (0,)) for shape, asked in zip(shapes, asked_for, strict=True)]
         return grads[0], grads[1], grads[2], grads[3:]
 
     torch.library.register_fake(op, layer)

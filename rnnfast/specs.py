@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["CELLS", "MODES", "CellSpec"]
+__all__ = ["CELLS", "ELMAN", "MODES", "CellSpec"]
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,5 @@ CELLS: dict[str, CellSpec] = {
 }
 
 MODES: dict[str, CellSpec] = {spec.mode: spec for spec in CELLS.values()}
+
+ELMAN: dict[str, CellSpec] = {spec.nonlinearity: spec for spec in CELLS.values() if spec.nonlinearity is not None}

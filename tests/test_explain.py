@@ -94,3 +94,63 @@ def test_dtypes() -> None:
 def test_anything_else() -> None:
     with pytest.raises(TypeError, match=r"expected an rnnfast or torch.nn RNN, .* got Linear"):
         rnnfast.explain(nn.Linear(2, 2), torch.zeros(1, 1, 2))
+    for op in (torch.ops.rnnfast.gru_layer, rnnfast.ops.LAYERS["gru"], rnnfast.functional.gru):
+        with pytest.raises(TypeError, match="explain a module of the same sizes"):
+            rnnfast.explain(op, torch.zeros(1, 1, 2))
+    with pytest.raises(TypeError, match="x: expected a tensor or a PackedSequence, got tuple"):
+        rnnfast.explain(rnnfast.GRU(5, 8), (torch.zeros(1, 1, 5),))
+
+
+@pytest.mark.parametrize("device", ["sm_90", "sm_90a", "cuda:1", torch.device("cuda")])
+def test_devices_that_are_not_there(device: Any) -> None:
+    found = rnnfast.explain(rnnfast.LSTM(5, 8), torch.zeros(3, 2, 5), device=device)
+    assert (found.path, found.reasons) == ("torch", ["no rnnfast kernels for device cuda"])
+    assert rnnfast.explain(rnnfast.LSTM(5, 8), torch.zeros(3, 2, 5), device="cpu").path == "rnnfast"
+    with pytest.raises(RuntimeError, match="sm_x"):
+        rnnfast.explain(rnnfast.LSTM(5, 8), torch.zeros(3, 2, 5), device="sm_x")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_forward_of_its_own(name: str) -> None:
+    """What it calls is its own affair: neither path is claimed, and no advice that would not help."""
+    kinds: list[Any] = [getattr(rnnfast, name), getattr(nn, name)]
+    for kind, path in zip(kinds, ("unknown", "torch"), strict=True):
+
+        class Own(kind):
+            def forward(self, *args: Any) -> Any:
+                return super().forward(*args)
+
+        for module in (Own(5, 8), kind(5, 8)):
+            if type(module) is kind:
+                module.forward = lambda *args: None
+            found = rnnfast.explain(module, x_for(module))
+            assert found.path == path
+            assert "forward" in found.reasons[0]
+            assert "rnnfast.accelerate" not in str(found)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_sizes_of_zero(name: str) -> None:
+    """Torch's own cell runs then."""
+    for sizes, x in (((0, 4), torch.zeros(2, 0)), ((5, 0), torch.zeros(2, 5))):
+        cell = getattr(rnnfast, name)(*sizes)
+        found = rnnfast.explain(cell, x)
+        assert (found.path, found.reasons) == ("torch", ["no rnnfast kernels for sizes of 0"])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_wrong_input_raises_as_forward(name: str) -> None:
+    ours = getattr(rnnfast, name)(5, 8)
+    x = x_for(ours)
+    wrong: list[Any] = [x[..., :4], x[None, None], x.double(), x[0, 0, 0] if x.dim() == 3 else x[0, 0]]
+    if x.dim() == 3:
+        wrong += [x[0, 0], packed([2, 1], 4), packed([2, 1], 5, torch.float64)]
+    for given in wrong:
+        with pytest.raises((ValueError, RuntimeError)) as expected:
+            ours(given)
+        for module in (ours, rnnfast.freeze(ours)):
+            with pytest.raises(type(expected.value)) as got:
+                rnnfast.explain(module, given)
+            assert type(got.value) is type(expected.value)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rnnfast.explain(ours, x.bfloat16()).path == "rnnfast"

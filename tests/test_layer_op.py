@@ -47,28 +47,38 @@ def test_full_crossing(seed: int, isa: str) -> None:
         problem.cache_clear()
 
 
-BOUNDARIES = {
+BOUNDARIES = {  # T, B, I, H
     "many steps": (600, 1, 5, 7),
-    "chunks of steps": (300, 2, 20, 24),
+    "chunks of steps": (260, 4, 20, 24),
     "blocks of depth": (40, 5, 257, 130),
     "rows by threads": (3, 33, 300, 100),
+    "more rows than a chunk": (5, 300, 9, 10),
     "few rows": (2, 2, 65, 70),
     "whole tiles": (5, 24, 16, 48),
     "wide input": (4, 70, 520, 8),
-    "one unit": (270, 3, 9, 1),
+    "one unit": (270, 5, 9, 1),
 }
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
+@pytest.mark.parametrize(
+    ("bidirectional", "packed"),
+    [(False, False), (False, True), (True, True)],
+    ids=["forward-dense", "forward-packed", "both-packed"],
+)
 @pytest.mark.parametrize("sizes", BOUNDARIES.values(), ids=BOUNDARIES)
 @pytest.mark.parametrize("cell", [*CELLS, "projection"])
-def test_blocking_boundaries(cell: str, sizes: tuple[int, int, int, int], packed: bool, isa: str) -> None:
-    """Sizes at which K blocks, chunks of steps, forward and backward, and the decomposition by rows take effect."""
+def test_blocking_boundaries(
+    cell: str, sizes: tuple[int, int, int, int], bidirectional: bool, packed: bool, isa: str
+) -> None:
+    """Sizes at which K blocks, chunks of steps, forward and backward, and the decomposition by rows take effect.
+
+    Two directions take one thread each; one direction is shared by both.
+    """
     proj = 0
     if cell == "projection":
         cell, proj = "lstm", max(1, sizes[3] * 2 // 3)
-    case = Case(cell, *sizes, proj=proj, bidirectional=True, packed=packed, c0=cell == "lstm")
+    case = Case(cell, *sizes, proj=proj, bidirectional=bidirectional, packed=packed, c0=cell == "lstm")
     for threads in (1, 2):
         check(case, isa, threads)
 
@@ -88,9 +98,9 @@ def test_half_is_float_inside(cell: str, dtype: str, isa: str) -> None:
     c0 = cell == "lstm"
     p = problem(Case(cell, 9, 5, 17, 31, 7 if c0 else 0, dtype, bidirectional=True, c0=c0, needs="weights"))
 
-    def widened(*args: torch.Tensor) -> list[torch.Tensor]:
-        x, h0, c0, weights = (torch.utils._pytree.tree_map(lambda t: t.float(), a) for a in args)
-        return [out.to(p.x.dtype) for out in p.ours(x, h0, c0, weights)]
+    def widened(x, h0, c0, weights):
+        states = [None if s is None else s.float() for s in (h0, c0)]
+        return [out.to(p.x.dtype) for out in p.ours(x.float(), *states, [w.float() for w in weights])]
 
     with machine(isa):
         got, expected = p.run(p.ours), p.run(widened)

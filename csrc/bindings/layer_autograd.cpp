@@ -9,6 +9,9 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include <mutex>
+#include <utility>
+
 #include "bindings/layer_ops.h"
 #include "bindings/layer_tensor.h"
 
@@ -58,16 +61,19 @@ struct LayerBackwardNode : public Node {
   SavedCall call;
   SavedVariable y, saved, cells;
   bool released = false;
+  std::mutex mutex;  // two threads may go backward through one node
 
   std::string name() const override { return "RnnfastLayerBackward"; }
 
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex);
     call.reset();
     for (SavedVariable* v : {&y, &saved, &cells}) v->reset_data();
     released = true;
   }
 
   variable_list apply(variable_list&& grads) override {
+    const std::lock_guard<std::mutex> lock(mutex);
     TORCH_CHECK(!released, torch::autograd::ERR_BACKWARD_TWICE);
     const size_t inputs = 3 + call.weights.size();
     c10::List<bool> mask;
@@ -152,23 +158,29 @@ struct LayerDoubleBackwardNode : public Node {
   SavedVariable grads[3];
   std::vector<bool> mask;  // what the backward op was asked for
   bool released = false;
+  std::mutex mutex;
 
   std::string name() const override { return "RnnfastLayerDoubleBackward"; }
 
   void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex);
     call.reset();
     for (SavedVariable& g : grads) g.reset_data();
     released = true;
   }
 
   variable_list apply(variable_list&& seconds) override {
-    TORCH_CHECK(!released, torch::autograd::ERR_BACKWARD_TWICE);
+    // Not held over what follows, which runs the engine again.
+    const auto [c, incoming] = [&] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      TORCH_CHECK(!released, torch::autograd::ERR_BACKWARD_TWICE);
+      return std::pair(call.unpack(), variable_list{grads[0].unpack(), grads[1].unpack(), grads[2].unpack()});
+    }();
     const bool create_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     std::vector<bool> needed;
     for (size_t i = 0; i < 6 + call.weights.size(); ++i) needed.push_back(task_should_compute_output(i));
-    const TensorBackward first(call.unpack(), {grads[0].unpack(), grads[1].unpack(), grads[2].unpack()}, needed,
-                               mask);
+    const TensorBackward first(c, incoming, needed, mask);
     return gradients(first.grads, seconds, first.sources, needed, create_graph);
   }
 };
@@ -192,6 +204,8 @@ LayerResult layer_autograd(const LayerCall& call, bool save) {
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
   if (has_tangent(call)) {
+    check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes, call.has_biases,
+                       call.bidirectional);
     const TensorLayer layer = layer_of_tensors(call, save);
     return {layer.y, layer.h_n, layer.c_n, layer.saved, layer.cells};
   }
@@ -229,16 +243,24 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
   const bool needs_grad = torch::autograd::compute_requires_grad(grad_y, grad_h_n, grad_c_n, call.x, call.h0,
                                                                  call.c0, at::TensorList(call.weights));
   if (has_tangent(call) || torch::autograd::isFwGradDefinedTensorList(grads)) {
+    const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
+                                            call.has_biases, call.bidirectional);
+    check_backward_inputs(call.kind, s, call.x.scalar_type(), grad_y, grad_h_n, grad_c_n, y, saved, cells,
+                          mask.size());
+    const bool keep_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     TensorBackward formula(call, grads, std::vector<bool>(3 + mask.size(), false), mask);
-    const auto given = [&](size_t i, const at::Tensor& like) {
-      if (formula.grads[i].defined()) return formula.grads[i];
-      return mask[i] && like.defined() ? at::zeros_like(like) : at::empty({0}, call.x.options());
+    at::AutoGradMode outside(keep_graph);
+    const auto given = [&](size_t i, at::IntArrayRef shape) {
+      // The view leaves the graph of the formula behind where none is asked for, and keeps the tangent.
+      if (formula.grads[i].defined()) return keep_graph ? formula.grads[i] : formula.grads[i].view(shape);
+      return mask[i] ? at::zeros(shape, call.x.options()) : at::empty({0}, call.x.options());
     };
     std::vector<at::Tensor> weights;
-    for (size_t i = 0; i < call.weights.size(); ++i) weights.push_back(given(3 + i, call.weights[i]));
-    return {given(0, call.x), given(1, tensor_or_undefined(call.h0)), given(2, tensor_or_undefined(call.c0)),
-            weights};
+    for (size_t i = 0; i < call.weights.size(); ++i) weights.push_back(given(3 + i, call.weights[i].sizes()));
+    const bool has_cell = cell_info(call.kind).has_cell;
+    return {given(0, call.x.sizes()), given(1, s.h_shape()),
+            has_cell ? given(2, s.c_shape()) : at::empty({0}, call.x.options()), weights};
   }
   c10::intrusive_ptr<LayerDoubleBackwardNode> node;
   if (needs_grad) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/layer_checks.h"
 
+#include <ATen/Functions.h>
 #include <c10/util/Exception.h>
+
+#include <algorithm>
 
 namespace rnnfast {
 namespace {
@@ -18,16 +21,14 @@ void check_batch_sizes(const std::string& op, const at::Tensor& sizes, LayerSize
   TORCH_CHECK(sizes.scalar_type() == at::kLong, op, ": batch_sizes: expected int64, got ", sizes.scalar_type());
   TORCH_CHECK(sizes.dim() == 1 && sizes.numel() > 0, op,
               ": batch_sizes: expected one dimension with at least one entry, got shape ", sizes.sizes());
-  const at::Tensor contiguous = sizes.contiguous();
-  const int64_t* values = contiguous.const_data_ptr<int64_t>();
+  const std::vector<int64_t> values = read_batch_sizes(sizes);
   out.T = sizes.numel();
-  out.batch_sizes.assign(values, values + out.T);
   out.offsets.assign(1, 0);
   for (int64_t t = 0; t < out.T; ++t) {
-    const int64_t size = values[t];
+    const int64_t size = values[size_t(t)];
     TORCH_CHECK(size > 0, op, ": batch_sizes: expected positive entries, got ", size, " at ", t);
-    TORCH_CHECK(t == 0 || size <= values[t - 1], op, ": batch_sizes: expected non-increasing entries, got ", size,
-                " after ", values[t - 1], " at ", t);
+    TORCH_CHECK(t == 0 || size <= values[size_t(t - 1)], op, ": batch_sizes: expected non-increasing entries, got ",
+                size, " after ", values[size_t(t - 1)], " at ", t);
     TORCH_CHECK(size <= out.rows - out.offsets.back(), op, ": batch_sizes: expected a sum equal to the ", out.rows,
                 " rows of x, got more by entry ", t);
     out.offsets.push_back(out.offsets.back() + size);
@@ -35,6 +36,7 @@ void check_batch_sizes(const std::string& op, const at::Tensor& sizes, LayerSize
   TORCH_CHECK(out.offsets.back() == out.rows, op, ": batch_sizes: expected a sum equal to the ", out.rows,
               " rows of x, got ", out.offsets.back());
   out.B = values[0];
+  out.batch_sizes = values;
 }
 
 }  // namespace
@@ -56,6 +58,39 @@ std::vector<int64_t> LayerSizes::y_shape() const {
 
 std::string op_name(CellKind kind, bool backward) {
   return std::string("rnnfast::") + cell_info(kind).name + (backward ? "_layer_backward" : "_layer");
+}
+
+std::vector<int64_t> read_batch_sizes(const at::Tensor& sizes) {
+  std::vector<int64_t> values(static_cast<size_t>(sizes.numel()));
+  if (sizes.has_storage()) {
+    const at::Tensor contiguous = sizes.contiguous();
+    std::copy_n(contiguous.const_data_ptr<int64_t>(), values.size(), values.begin());
+  } else {
+    for (size_t t = 0; t < values.size(); ++t) values[t] = sizes.select(0, int64_t(t)).item<int64_t>();
+  }
+  return values;
+}
+
+void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dtype, const OptionalTensor& grad_y,
+                           const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n, const at::Tensor& y,
+                           const at::Tensor& saved, const at::Tensor& cells, size_t mask_size) {
+  const std::string op = op_name(kind, true);
+  const CellInfo& cell = cell_info(kind);
+  const at::ScalarType inner = dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
+  const int64_t D = s.directions;
+  const auto shape_if = [](bool present, std::vector<int64_t> shape) {
+    return present ? shape : std::vector<int64_t>{0};
+  };
+  check_tensor(op, "y", y, dtype, s.y_shape());
+  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}));
+  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}));
+  if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape());
+  if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape());
+  // Autograd may hand in the empty gradient of an output that the cell does not have.
+  if (grad_c_n && cell.has_cell) check_tensor(op, "grad_c_n", *grad_c_n, dtype, s.c_shape());
+  const size_t inputs = 3 + static_cast<size_t>(s.directions) * s.weights_each;
+  TORCH_CHECK(mask_size == inputs, op, ": output_mask: expected ", inputs,
+              " entries (x, h0, c0 and each weight), got ", mask_size);
 }
 
 void check_tensor(const std::string& op, const char* name, const at::Tensor& tensor, at::ScalarType dtype,

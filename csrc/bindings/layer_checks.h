@@ -45,6 +45,16 @@ void check_weights(CellKind kind, const std::string& op, at::TensorList weights,
 void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, const OptionalTensor& h0,
                     const OptionalTensor& c0, const OptionalTensor& batch_sizes, LayerSizes& sizes);
 
+// What a backward op is given besides; returns nothing, throws likewise. saved and cells are float32 for half
+// dtypes.
+void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarType dtype,
+                           const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                           const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
+                           const at::Tensor& cells, size_t mask_size);
+
+// The entries of batch_sizes; also of a tensor that a transform of torch.func has wrapped.
+std::vector<int64_t> read_batch_sizes(const at::Tensor& batch_sizes);
+
 // Checks one further tensor of the op: defined, on the CPU and of this dtype and shape.
 void check_tensor(const std::string& op, const char* name, const at::Tensor& tensor, at::ScalarType dtype,
                   at::IntArrayRef shape);

@@ -4,9 +4,7 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
-#include "bindings/machine.h"
 #include "bindings/run.h"
-#include "bindings/workspace.h"
 
 namespace rnnfast {
 namespace {
@@ -38,77 +36,15 @@ LayerResult layer_cpu(const LayerCall& call, bool save) {
   return {out.y, out.h_n, out.c_n, out.saved, out.cells};
 }
 
-// What the backward pass reads besides the layer's inputs, and what it writes. Contiguous or undefined.
-struct BackwardTensors {
-  at::Tensor y, saved, cells, grad_y, grad_h_n, grad_c_n;
-  at::Tensor grad_x, grad_h0, grad_c0;  // shape [0]: not asked for
-  std::vector<at::Tensor> grad_weights;
-};
-
-template <class T>
-T* wanted(const at::Tensor& t) {
-  return t.numel() > 0 ? t.mutable_data_ptr<T>() : nullptr;
-}
-
-template <class T>
-void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
-  const CellInfo& cell = cell_info(kind);
-  const Kernels& target = kernels();
-  const LayerShape shape = s.shape(cell, int(sizeof(T)));
-  const LayerPlan plan = plan_backward(shape, this_machine());
-  const BackwardSpace space = backward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), s.rows);
-  const Workspace workspace(space.size * int64_t(sizeof(T)));
-
-  LayerBackward<T> args;
-  args.in = held.inputs<T>(cell, s);
-  args.y = pointer<T>(t.y);
-  args.saved = pointer<T>(t.saved);
-  args.cells = pointer<T>(t.cells);
-  args.grad_y = pointer<T>(t.grad_y);
-  args.grad_h_n = pointer<T>(t.grad_h_n);
-  args.grad_c_n = pointer<T>(t.grad_c_n);
-  args.grad_x = wanted<T>(t.grad_x);
-  args.grad_h0 = wanted<T>(t.grad_h0);
-  args.grad_c0 = wanted<T>(t.grad_c0);
-  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
-    const at::Tensor* grads = &t.grad_weights[d * s.weights_each];
-    args.grad_w_ih[d] = wanted<T>(grads[0]);
-    args.grad_w_hh[d] = wanted<T>(grads[1]);
-    if (held.has_biases) {
-      args.grad_b_ih[d] = wanted<T>(grads[2]);
-      args.grad_b_hh[d] = wanted<T>(grads[3]);
-    }
-    if (s.projection) args.grad_w_hr[d] = wanted<T>(grads[s.weights_each - 1]);
-  }
-  Barrier all, group[2];
-  const BackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
-  run_kernel(job, target.of(kind, T{}).backward, plan.threads);
-}
-
 LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& grad_y,
                                   const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                   const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                   const c10::List<bool>& output_mask) {
-  const std::string op = op_name(call.kind, true);
   const CellInfo& cell = cell_info(call.kind);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   const at::ScalarType dtype = call.x.scalar_type();
-  const at::ScalarType inner = is_reduced(dtype) ? at::kFloat : dtype;
-  const int64_t D = s.directions;
-  const auto shape_if = [](bool present, std::vector<int64_t> shape) {
-    return present ? shape : std::vector<int64_t>{0};
-  };
-  check_tensor(op, "y", y, dtype, s.y_shape());
-  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}));
-  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}));
-  if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape());
-  if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape());
-  // Autograd may hand in the empty gradient of an output that the cell does not have.
-  const bool has_grad_c = grad_c_n && cell.has_cell;
-  if (has_grad_c) check_tensor(op, "grad_c_n", *grad_c_n, dtype, s.c_shape());
-  TORCH_CHECK(output_mask.size() == 3 + call.weights.size(), op, ": output_mask: expected ",
-              3 + call.weights.size(), " entries (x, h0, c0 and each weight), got ", output_mask.size());
+  check_backward_inputs(call.kind, s, dtype, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask.size());
   if (is_reduced(dtype)) {
     auto [gx, gh, gc, gw] = layer_backward_cpu(rnnfast::in_float(call), in_float(grad_y), in_float(grad_h_n),
                                                in_float(grad_c_n), y.to(at::kFloat), saved, cells, output_mask);
@@ -131,7 +67,7 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
     t.y = y.contiguous(), t.saved = saved.contiguous(), t.cells = cells.contiguous();
     t.grad_y = contiguous_or_undefined(grad_y);
     t.grad_h_n = contiguous_or_undefined(grad_h_n);
-    if (has_grad_c) t.grad_c_n = grad_c_n->contiguous();
+    if (grad_c_n && cell.has_cell) t.grad_c_n = grad_c_n->contiguous();
     const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
     if (dtype == at::kFloat) {
       run_backward<float>(call.kind, s, held, t);

@@ -28,8 +28,7 @@ class TensorScan {
     if (each > plain) w_hr_ = w[each - 1];
     gates_x_ = at::linear(call.x, w[0], call.has_biases ? OptionalTensor(w[2]) : std::nullopt);
     if (packed_) {
-      const at::Tensor sizes = call.batch_sizes->contiguous();
-      sizes_.assign(sizes.const_data_ptr<int64_t>(), sizes.const_data_ptr<int64_t>() + sizes.numel());
+      sizes_ = read_batch_sizes(*call.batch_sizes);
     } else {
       sizes_.assign(static_cast<size_t>(call.x.size(0)), call.x.size(1));
     }

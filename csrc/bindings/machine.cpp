@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
-#include "cpu/kernels.h"
 #include "cpu/team.h"
 
 namespace rnnfast {
@@ -18,16 +17,13 @@ int64_t cache_bytes(int name, int64_t otherwise) {
 }  // namespace
 
 Machine this_machine() {
-#ifdef _SC_LEVEL1_DCACHE_SIZE
-  static const int64_t l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
+#ifdef _SC_LEVEL2_CACHE_SIZE
   static const int64_t l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
 #else
-  static const int64_t l1 = 32 << 10, l2 = 512 << 10;
+  static const int64_t l2 = 512 << 10;
 #endif
   Machine machine;
   machine.threads = team_limit_reason() ? 1 : at::get_num_threads();
-  machine.vector_bytes = kernels().vector_bytes;
-  machine.l1_bytes = l1;
   machine.l2_bytes = l2;
   return machine;
 }

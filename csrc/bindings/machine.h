@@ -6,7 +6,7 @@
 
 namespace rnnfast {
 
-// Threads as torch.get_num_threads() says; vector width of the target in use; cache sizes read once.
+// Threads as torch.get_num_threads() says; the size of a private cache, read once.
 Machine this_machine();
 
 }  // namespace rnnfast

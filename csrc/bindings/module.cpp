@@ -49,25 +49,30 @@ at::Tensor apply_activation(const std::string& name, const at::Tensor& input) {
 
 // GF/s of independent fp32 FMAs on `threads` threads, for about 20 ms.
 double fma_peak(int threads) {
+  TORCH_CHECK(threads >= 1, "rnnfast: fma_peak: threads: expected at least 1, got ", threads);
   struct Context {
     double (*run)(int64_t);
     int64_t rounds;
-  } context{kernels().fma_flops, 1'000'000};
-  const auto body = [](void* c, int, int) {
-    const Context* ctx = static_cast<Context*>(c);
+    int threads;  // that the runtime gave
+  } context{kernels().fma_flops, 1'000'000, 1};
+  const auto body = [](void* c, int index, int count) {
+    Context* ctx = static_cast<Context*>(c);
+    if (index == 0) ctx->threads = count;
     ctx->run(ctx->rounds);
   };
   run_team(threads, body, &context);  // warm-up
   const auto start = std::chrono::steady_clock::now();
   run_team(threads, body, &context);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  const double flops = context.run(0) + kernels().fma_flops(1) * double(context.rounds) * threads;
+  const double flops = kernels().fma_flops(1) * double(context.rounds) * context.threads;
   return flops / elapsed.count() * 1e-9;
 }
 
 py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P,
                        int directions, int element_bytes, bool training) {
   const CellInfo& info = cell_info(cell_named(cell));
+  TORCH_CHECK(element_bytes == 4 || element_bytes == 8,
+              "rnnfast: explain_layer: element_bytes: expected 4 or 8, got ", element_bytes);
   LayerShape shape;
   shape.T = T, shape.B = B, shape.I = I, shape.H = H, shape.P = P;
   shape.gates = info.gates;
@@ -80,7 +85,7 @@ py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I,
   const LayerPlan back = plan_backward(shape, machine);
   py::dict result;
   result["isa"] = kernels().name;
-  result["lanes"] = machine.vector_bytes / element_bytes;
+  result["lanes"] = kernels().vector_bytes / element_bytes;
   result["threads"] = plan.threads;
   result["groups"] = plan.groups;
   result["decomposition"] = to_string(plan.split);

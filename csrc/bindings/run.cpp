@@ -7,6 +7,7 @@
 namespace rnnfast {
 namespace {
 
+// Null for a tensor that is not there, or not asked for.
 template <class T>
 T* output(const at::Tensor& t) {
   return t.numel() > 0 ? t.mutable_data_ptr<T>() : nullptr;
@@ -37,9 +38,7 @@ void run_forward(CellKind kind, const Kernels& target, const LayerSizes& s, cons
   LayerShape shape = s.shape(cell, int(sizeof(T)));
   shape.prepacked = packed != nullptr;
   shape.training = training;
-  Machine machine = this_machine();
-  machine.vector_bytes = target.vector_bytes;
-  const LayerPlan plan = plan_forward(shape, machine);
+  const LayerPlan plan = plan_forward(shape, this_machine());
   const ForwardSpace space = forward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), training);
   const Workspace workspace(s.directions * space.size * int64_t(sizeof(T)));
 
@@ -57,6 +56,44 @@ void run_forward(CellKind kind, const Kernels& target, const LayerSizes& s, cons
   run_kernel(job, target.of(kind, T{}).forward, plan.threads);
 }
 
+template <class T>
+void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
+  const CellInfo& cell = cell_info(kind);
+  const Kernels& target = kernels();
+  const LayerShape shape = s.shape(cell, int(sizeof(T)));
+  const LayerPlan plan = plan_backward(shape, this_machine());
+  const BackwardSpace space =
+      backward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), s.rows, t.grad_x.numel() > 0);
+  const Workspace workspace(space.size * int64_t(sizeof(T)));
+
+  LayerBackward<T> args;
+  args.in = held.inputs<T>(cell, s);
+  args.y = pointer<T>(t.y);
+  args.saved = pointer<T>(t.saved);
+  args.cells = pointer<T>(t.cells);
+  args.grad_y = pointer<T>(t.grad_y);
+  args.grad_h_n = pointer<T>(t.grad_h_n);
+  args.grad_c_n = pointer<T>(t.grad_c_n);
+  args.grad_x = output<T>(t.grad_x);
+  args.grad_h0 = output<T>(t.grad_h0);
+  args.grad_c0 = output<T>(t.grad_c0);
+  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
+    const at::Tensor* grads = &t.grad_weights[d * s.weights_each];
+    args.grad_w_ih[d] = output<T>(grads[0]);
+    args.grad_w_hh[d] = output<T>(grads[1]);
+    if (held.has_biases) {
+      args.grad_b_ih[d] = output<T>(grads[2]);
+      args.grad_b_hh[d] = output<T>(grads[3]);
+    }
+    if (s.projection) args.grad_w_hr[d] = output<T>(grads[s.weights_each - 1]);
+  }
+  Barrier all, group[2];
+  const BackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
+  run_kernel(job, target.of(kind, T{}).backward, plan.threads);
+}
+
+template void run_backward<float>(CellKind, const LayerSizes&, const HeldInputs&, const BackwardTensors&);
+template void run_backward<double>(CellKind, const LayerSizes&, const HeldInputs&, const BackwardTensors&);
 template void run_forward<float>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&, const float*,
                                  const LayerOutputs&, bool);
 template void run_forward<double>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&, const double*,

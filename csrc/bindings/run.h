@@ -14,7 +14,9 @@ const T* pointer(const at::Tensor& t) {
   return t.defined() ? t.const_data_ptr<T>() : nullptr;
 }
 
-inline at::Tensor contiguous_or_undefined(const OptionalTensor& t) { return t ? t->contiguous() : at::Tensor(); }
+inline at::Tensor contiguous_or_undefined(const OptionalTensor& t) {
+  return t ? t->resolve_neg().contiguous() : at::Tensor();
+}
 
 // The contiguous tensors behind a LayerInputs, which must outlive it.
 struct HeldInputs {
@@ -24,12 +26,12 @@ struct HeldInputs {
 
   HeldInputs(const at::Tensor& x_in, const OptionalTensor& h0_in, const OptionalTensor& c0_in,
              at::TensorList weights_in, bool biases)
-      : x(!x_in.defined() || x_in.stride(-1) == 1 ? x_in : x_in.contiguous()),
+      : x(!x_in.defined() || (x_in.stride(-1) == 1 && !x_in.is_neg()) ? x_in : x_in.resolve_neg().contiguous()),
         h0(contiguous_or_undefined(h0_in)),
         c0(contiguous_or_undefined(c0_in)),
         has_biases(biases) {
     weights.reserve(weights_in.size());
-    for (const at::Tensor& w : weights_in) weights.push_back(w.contiguous());
+    for (const at::Tensor& w : weights_in) weights.push_back(w.resolve_neg().contiguous());
   }
 
   template <class T>
@@ -94,6 +96,18 @@ template <class T>
 void run_forward(CellKind kind, const Kernels& target, const LayerSizes& s, const HeldInputs& held, const T* packed,
                  const LayerOutputs& out, bool training);
 
+// What the backward pass reads besides the layer's inputs, and what it writes. Contiguous or undefined.
+struct BackwardTensors {
+  at::Tensor y, saved, cells, grad_y, grad_h_n, grad_c_n;
+  at::Tensor grad_x, grad_h0, grad_c0;  // shape [0]: not asked for
+  std::vector<at::Tensor> grad_weights;
+};
+
+template <class T>
+void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t);
+
+extern template void run_backward<float>(CellKind, const LayerSizes&, const HeldInputs&, const BackwardTensors&);
+extern template void run_backward<double>(CellKind, const LayerSizes&, const HeldInputs&, const BackwardTensors&);
 extern template void run_forward<float>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&,
                                         const float*, const LayerOutputs&, bool);
 extern template void run_forward<double>(CellKind, const Kernels&, const LayerSizes&, const HeldInputs&,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The value type of cell mathematics on tensors: every operation is one of torch's, with its derivatives. See
-// core/scalar.h for what a value type must offer; exp, tanh and sigmoid are torch's here.
+// core/scalar.h for what a value type must offer; of that, what the forward mathematics of the cells needs. The
+// activations are torch's.
 #pragma once
 
 #include <ATen/Functions.h>
@@ -47,6 +48,7 @@ class TensorValue {
     return b.is_constant() ? at::where(c, a.tensor_, b.scalar()) : at::where(c, a.tensor_, b.tensor_);
   }
   friend TensorValue sigmoid(const TensorValue& a) { return at::sigmoid(a.tensor_); }
+  friend TensorValue relu(const TensorValue& a) { return at::relu(a.tensor_); }
   friend TensorValue tanh(const TensorValue& a) { return at::tanh(a.tensor_); }
 
  private:

@@ -60,19 +60,17 @@ struct ElmanCell {
   template <class V>
   RNNFAST_HD RNNFAST_INLINE V activate(V a) const {
     if (nonlinearity == kTanh) return tanh(a);
-    if (nonlinearity == kSigmoid) return sigmoid(a);
-    const V zero = ValueTraits<V>::constant(0);
-    return select(less(a, zero), zero, a);  // NaN compares false and stays
+    return nonlinearity == kSigmoid ? sigmoid(a) : relu(a);
   }
 
-  // d phi / d a, from h = phi(a). relu: 0 at 0, as torch has it.
+  // d phi / d a, from h = phi(a). relu: 0 at 0 and 1 at NaN, as torch has it.
   template <class V>
   RNNFAST_HD RNNFAST_INLINE V slope(V h) const {
     const V one = ValueTraits<V>::constant(1);
     if (nonlinearity == kTanh) return one - h * h;
     if (nonlinearity == kSigmoid) return h * (one - h);
     const V zero = ValueTraits<V>::constant(0);
-    return select(less(zero, h), one, zero);
+    return select(less(zero, h), one, select(less(zero, one - h), zero, one));
   }
 };
 

@@ -9,8 +9,10 @@ namespace {
 
 template <class Cell>
 constexpr CellInfo info(const char* name, int variant) {
-  return {name,          variant, Cell::kGates, Cell::kSaved, Cell::kDelta, Cell::kDeltaRecurrent, Cell::kFirstGate,
-          Cell::kHasCell};
+  static_assert(Cell::kDeltaRecurrent + Cell::kGates <= Cell::kDelta, "delta has no room for the recurrent share");
+  static_assert(Cell::kFirstGate < Cell::kGates, "no such gate");
+  static_assert(!(Cell::kHasCell && Cell::kDirect), "the scans carry one of dc and dh");
+  return {name, variant, Cell::kGates, Cell::kSaved, Cell::kDelta, Cell::kHasCell};
 }
 
 }  // namespace

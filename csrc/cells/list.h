@@ -24,12 +24,10 @@ enum class CellKind {
 struct CellInfo {
   const char* name;
   int variant;
-  int gates;            // G
-  int saved;            // S: values a unit kept for the backward pass, besides c
-  int delta;            // blocks of H columns in delta
-  int delta_recurrent;  // the first `gates` blocks are the gradient of the input's share, those from here on of U h
-  int first_gate;       // input block b belongs to gate (b + first_gate) % gates; recurrent block b to gate b
-  bool has_cell;        // carries c besides h
+  int gates;      // G
+  int saved;      // S: values a unit kept for the backward pass, besides c
+  int delta;      // blocks of H columns in delta
+  bool has_cell;  // carries c besides h
 };
 
 #define RNNFAST_COUNT(name, Cell, variant) +1

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, tanh and sigmoid on any value type: at most 2 ulp in float, 4 ulp in double over the whole range,
+// exp, tanh, sigmoid and relu on any value type: at most 2 ulp in float, 4 ulp in double over the whole range,
 // saturating, NaN in NaN out. Branch-free. Coefficients are our own Chebyshev fits (docs/architecture.md,
 // "Activations").
 #pragma once
@@ -85,6 +85,13 @@ RNNFAST_HD RNNFAST_INLINE V exp(V x) {
   const V round = Traits::constant(FloatFormat<T>::kRound);
   const V half = (n * Traits::constant(T(0.5)) + round) - round;
   return y * exponent_of_two(half) * exponent_of_two(n - half);
+}
+
+// NaN stays NaN.
+template <class V>
+RNNFAST_HD RNNFAST_INLINE V relu(V x) {
+  const V zero = ValueTraits<V>::constant(0);
+  return select(less(x, zero), zero, x);
 }
 
 template <class V>

@@ -232,28 +232,9 @@ class BackwardScan {
   void pack_panels(const T* weights, int64_t K, int64_t columns, Range vectors, T* packed) {
     const DenseRows<T> w{weights, columns};
     int64_t turn = 0;
-    for (int64_t v = vectors.begin; v < vectors.end; ++turn) {
-      const Panel panel = plain_panel<T>(v, vectors.end, columns);
-      if (by_units_ || turn % count_ == index_) pack_plain_panel<T>(w, 0, K, panel, packed + v * N * K);
-      v += panel.vectors;
-    }
-  }
-
-  // Calls f(constant NV, panel, its weights) for the panels of a range of vectors.
-  template <class F>
-  RNNFAST_INLINE void for_panels(Range vectors, int64_t columns, const T* packed, int64_t K, F f) {
-    for (int64_t v = vectors.begin; v < vectors.end;) {
-      const Panel panel = plain_panel<T>(v, vectors.end, columns);
-      const T* weights = packed + v * N * K;
-      if (panel.vectors == 4) {
-        f(Constant<4>{}, panel, weights);
-      } else if (panel.vectors == 2) {
-        f(Constant<2>{}, panel, weights);
-      } else {
-        f(Constant<1>{}, panel, weights);
-      }
-      v += panel.vectors;
-    }
+    for_panels<T>(vectors, columns, [&](auto, const Panel& panel) {
+      if (by_units_ || turn++ % count_ == index_) pack_plain_panel<T>(w, 0, K, panel, packed + panel.column * K);
+    });
   }
 
   void step(int64_t t) {
@@ -278,7 +259,8 @@ class BackwardScan {
     y_step_ = args_.y + row * y_stride_ + d_ * P_;
     y_before_ = args_.y + before * y_stride_ + d_ * P_;
     if (args_.grad_y) grad_y_step_ = args_.grad_y + row * y_stride_ + d_ * P_;
-    for_panels(outputs_, P_, packed_hh_, G * H_, [&](auto nv, const Panel& panel, const T* weights) {
+    for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
+      const T* weights = packed_hh_ + panel.column * G * H_;
       StepBlock<nv.value, true> recurrent{*this, panel, weights};
       for_row_blocks(rows_.begin, recurrent_end, recurrent);
       StepBlock<nv.value, false> last{*this, panel, weights};
@@ -287,8 +269,8 @@ class BackwardScan {
     if (by_units_) barrier_.wait(count_);
     if constexpr (Cell::kHasCell) {
       if (in_.projection) {
-        for_panels(units_, H_, packed_hr_, P_, [&](auto nv, const Panel& panel, const T* weights) {
-          OutputBlock<nv.value> block{*this, panel, weights};
+        for_panels<T>(units_, H_, [&](auto nv, const Panel& panel) {
+          OutputBlock<nv.value> block{*this, panel, packed_hr_ + panel.column * P_};
           for_row_blocks(rows_.begin, end, block);
         });
         if (by_units_) barrier_.wait(count_);
@@ -296,8 +278,8 @@ class BackwardScan {
     }
     if (args_.grad_h0 && had_step_ < active) {
       const int64_t begin = rows_.begin > had_step_ ? rows_.begin : had_step_;
-      for_panels(outputs_, P_, packed_hh_, G * H_, [&](auto nv, const Panel& panel, const T* weights) {
-        InitialBlock<nv.value> block{*this, panel, weights};
+      for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
+        InitialBlock<nv.value> block{*this, panel, packed_hh_ + panel.column * G * H_};
         for_row_blocks(begin, end, block);
       });
     }

@@ -71,11 +71,13 @@ class Gradients {
         if (!args_.grad_w_ih[d_] && !(kSamePart && args_.grad_w_hh[d_])) return;
         pack_transposed(chunk.delta + k * delta_stride(), delta_stride(), depth, run, a_);
         weight_product(XRows{in_, first_row_}, I_, run, row, k, depth, args_.grad_w_ih[d_], accumulate);
-        if (kSamePart) weight_product(HiddenRows{*this}, P_, run, row, k, depth, args_.grad_w_hh[d_], accumulate);
+        if (kSamePart)
+          weight_product(HiddenRows{*this, chunk.t_begin}, P_, run, row, k, depth, args_.grad_w_hh[d_], accumulate);
       });
       if (!kSamePart && args_.grad_w_hh[d_]) {
         pack_transposed(delta_h + k * delta_stride(), delta_stride(), depth, share, a_);
-        weight_product(HiddenRows{*this}, P_, share, share.begin, k, depth, args_.grad_w_hh[d_], accumulate);
+        weight_product(HiddenRows{*this, chunk.t_begin}, P_, share, share.begin, k, depth, args_.grad_w_hh[d_],
+                       accumulate);
       }
       if (args_.grad_w_hr[d_]) {
         const Range outputs = split_range(P_, index_, count_);
@@ -117,15 +119,13 @@ class Gradients {
     const auto weight_rows = [&](int64_t k) { return w + weight_row(k) * I_; };
     const RowMajorA<T> a{chunk.delta, delta_stride()};
     T* out = grad_x_ + first_row_ * I_;
-    for (int64_t v = columns.begin; v < columns.end;) {
-      const Panel panel = plain_panel<T>(v, columns.end, I_);
+    for_panels<T>(columns, I_, [&](auto nv, const Panel& panel) {
       for (int64_t k = 0; k < G * H_; k += block_k_) {
         const int64_t depth = G * H_ - k < block_k_ ? G * H_ - k : block_k_;
         pack_plain_panel<T>(weight_rows, k, k + depth, panel, b_);
-        product(a, rows, k, depth, b_, panel, out, I_, add_ || k > 0);
+        product(nv, a, rows, k, depth, b_, panel, out, I_, add_ || k > 0);
       }
-      v += panel.vectors;
-    }
+    });
   }
 
   // Rows of x and of h_prev by their number in the chunk.
@@ -141,7 +141,7 @@ class Gradients {
 
   struct HiddenRows {
     const Gradients& g;
-    mutable int64_t t = 0;
+    mutable int64_t t;  // the step of the row before: rows are asked for in order
     RNNFAST_INLINE const T* operator()(int64_t k) const {
       const Sequence& seq = g.seq_;
       const int64_t row = g.first_row_ + k;
@@ -166,12 +166,10 @@ class Gradients {
     if (!grad) return;
     const TransposedA<T> a{a_, run.begin, depth};
     T* out = grad + (row - run.begin) * columns;
-    for (int64_t v = 0, end = vectors_of<T>(columns); v < end;) {
-      const Panel panel = plain_panel<T>(v, end, columns);
+    for_panels<T>({0, vectors_of<T>(columns)}, columns, [&](auto nv, const Panel& panel) {
       pack_plain_panel<T>(rows, k, k + depth, panel, b_);
-      product(a, run, 0, depth, b_, panel, out, columns, accumulate);
-      v += panel.vectors;
-    }
+      product(nv, a, run, 0, depth, b_, panel, out, columns, accumulate);
+    });
   }
 
   void bias_gradients(const GradientChunk<T>& chunk, int64_t k, int64_t depth, bool accumulate) {

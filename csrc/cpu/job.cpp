@@ -60,7 +60,7 @@ ForwardSpace forward_space(const CellInfo& cell, const LayerShape& s, const Laye
 }
 
 BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const LayerPlan& plan, int lanes,
-                             int64_t rows) {
+                             int64_t rows, bool wants_grad_x) {
   BackwardSpace space;
   Layout direction;
   const int64_t chunk_rows = std::min(rows, plan.chunk_steps * s.B);
@@ -78,9 +78,9 @@ BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const La
   Layout layout;
   layout.take(s.directions * space.direction_size);
   space.zeros = layout.take(std::max(s.H, s.P));
-  if (plan.groups == 2) space.grad_x = layout.take(rows * s.I);
-  // Thread buffers: a block of delta^T, and one panel of x, h or the cell's output. Some slack, as blocks are
-  // copied by vectors.
+  if (plan.groups == 2 && wants_grad_x) space.grad_x = layout.take(rows * s.I);
+  // Thread buffers: a block of delta^T, and one panel of x, h or the cell's output. Some slack for
+  // the rounding of the shares.
   const int threads = plan.threads / plan.groups;
   const int64_t columns = std::max(cell.gates * s.H, s.projection ? s.P : 0) / threads + 16;
   space.thread_a = Layout::rounded(std::min(plan.block_k, chunk_rows) * columns + 64);

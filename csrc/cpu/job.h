@@ -52,7 +52,7 @@ struct BackwardSpace {
   int64_t size = 0;
 };
 BackwardSpace backward_space(const CellInfo& cell, const LayerShape& shape, const LayerPlan& plan, int lanes,
-                             int64_t rows);
+                             int64_t rows, bool wants_grad_x);
 
 template <class Args, class Space, class T>
 struct Job {

@@ -44,6 +44,22 @@ RNNFAST_INLINE Panel plain_panel(int64_t vector, int64_t vector_end, int64_t col
   return panel;
 }
 
+// Calls f(constant vectors, panel) for the panels of some vectors of columns.
+template <class T, class F>
+RNNFAST_INLINE void for_panels(Range vectors, int64_t columns, F f) {
+  for (int64_t v = vectors.begin; v < vectors.end;) {
+    const Panel panel = plain_panel<T>(v, vectors.end, columns);
+    if (panel.vectors == 4) {
+      f(Constant<4>{}, panel);
+    } else if (panel.vectors == 2) {
+      f(Constant<2>{}, panel);
+    } else {
+      f(Constant<1>{}, panel);
+    }
+    v += panel.vectors;
+  }
+}
+
 template <class T>
 RNNFAST_INLINE int64_t vectors_of(int64_t columns) {
   return (columns + kLanes<T> - 1) / kLanes<T>;

@@ -57,7 +57,8 @@ LayerPlan plan_forward(const LayerShape& s, const Machine& m) {
   const int64_t rows = std::max(kMinChunkRows, m.l2_bytes / 4 / row_bytes);
   plan.chunk_steps = std::clamp<int64_t>(rows / std::max<int64_t>(1, s.B), 1, std::max<int64_t>(1, s.T));
   if (s.training && s.T * s.B <= kWholeRows) plan.chunk_steps = std::max<int64_t>(1, s.T);
-  if (plan.chunk_steps >= s.T && !s.prepacked) plan.input = InputWeights::kPanels;
+  // By rows every thread would pack every panel.
+  if (plan.chunk_steps >= s.T && !s.prepacked && plan.split == Split::kUnits) plan.input = InputWeights::kPanels;
   return plan;
 }
 
@@ -74,9 +75,6 @@ const char* to_string(Weights weights) {
   return weights == Weights::kPacked ? "packed panels" : "torch's own layout";
 }
 
-Range split_range(int64_t n, int index, int count, int64_t unit) {
-  const int64_t units = (n + unit - 1) / unit;
-  return {std::min(n, units * index / count * unit), std::min(n, units * (index + 1) / count * unit)};
-}
+Range split_range(int64_t n, int index, int count) { return {n * index / count, n * (index + 1) / count}; }
 
 }  // namespace rnnfast

@@ -9,15 +9,13 @@ namespace rnnfast {
 
 struct Machine {
   int threads = 1;
-  int vector_bytes = 16;         // of the instruction-set target in use
-  int64_t l1_bytes = 32 << 10;   // data cache of a core
   int64_t l2_bytes = 512 << 10;  // private to a core
 };
 
 // How the threads of one direction share a scan.
 enum class Split {
   kUnits,  // hidden units: each thread keeps its share of W_hh in its own cache; one barrier a step
-  kRows,   // batch rows: every thread reads all of W_hh; no barrier at all
+  kRows,   // batch rows: every thread reads all of W_hh; no barrier within a step
 };
 
 enum class Weights {
@@ -60,11 +58,11 @@ LayerPlan plan_backward(const LayerShape& shape, const Machine& machine);
 const char* to_string(Split split);
 const char* to_string(Weights weights);
 
-// [begin, end) of part `index` of `count` near-equal parts of [0, n). Inner boundaries are multiples of `unit`.
+// [begin, end) of part `index` of `count` near-equal parts of [0, n).
 struct Range {
   int64_t begin = 0, end = 0;
   int64_t size() const { return end - begin; }
 };
-Range split_range(int64_t n, int index, int count, int64_t unit = 1);
+Range split_range(int64_t n, int index, int count);
 
 }  // namespace rnnfast

@@ -37,19 +37,11 @@ struct ProductBlock {
   }
 };
 
-template <class T, class ARows>
-void product(const ARows& a, Range rows, int64_t k, int64_t depth, const T* weights, const Panel& panel, T* c,
-             int64_t c_stride, bool accumulate) {
-  if (panel.vectors == 4) {
-    ProductBlock<T, 4, ARows> block{a, k, depth, weights, panel, c, c_stride, accumulate};
-    for_row_blocks(rows.begin, rows.end, block);
-  } else if (panel.vectors == 2) {
-    ProductBlock<T, 2, ARows> block{a, k, depth, weights, panel, c, c_stride, accumulate};
-    for_row_blocks(rows.begin, rows.end, block);
-  } else {
-    ProductBlock<T, 1, ARows> block{a, k, depth, weights, panel, c, c_stride, accumulate};
-    for_row_blocks(rows.begin, rows.end, block);
-  }
+template <class T, int NV, class ARows>
+void product(Constant<NV>, const ARows& a, Range rows, int64_t k, int64_t depth, const T* weights,
+             const Panel& panel, T* c, int64_t c_stride, bool accumulate) {
+  ProductBlock<T, NV, ARows> block{a, k, depth, weights, panel, c, c_stride, accumulate};
+  for_row_blocks(rows.begin, rows.end, block);
 }
 
 // A with contiguous rows.
@@ -92,8 +84,8 @@ struct TransposeBlock {
   }
 };
 
-// A block of A^T, a few rows at a time: rows of delta lie 4H elements apart, often a multiple of the cache's way
-// size, so that more of them at once would evict one another.
+// A block of A^T, a few rows at a time: rows of delta lie kDelta*H elements apart, often a multiple of the cache's
+// way size, so that more of them at once would evict one another.
 template <class T>
 void pack_transposed(const T* from, int64_t stride, int64_t depth, Range columns, T* to) {
   constexpr int64_t kRowsAtOnce = 8;

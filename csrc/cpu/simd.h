@@ -38,7 +38,8 @@ struct Vec {
 template <class T, int N>
 struct ValueTraits<Vec<T, N>> {
   using Scalar = T;
-  static RNNFAST_INLINE Vec<T, N> constant(T x) { return {typename Vec<T, N>::Raw{} + x}; }
+  // x - 0 is x whatever x is (x + 0 is not, for -0), so that compilers leave nothing of it but the broadcast.
+  static RNNFAST_INLINE Vec<T, N> constant(T x) { return {x - typename Vec<T, N>::Raw{}}; }
 };
 
 template <class V>

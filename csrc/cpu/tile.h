@@ -68,14 +68,28 @@ template <class T, int R, int NV, class A>
 RNNFAST_INLINE void multiply_step(Tile<T, R, NV>& tile, const A& a, const T* panel_row, int64_t vector_stride,
                                   int64_t k) {
   using V = TargetVec<T>;
-  V b[NV];
-#pragma GCC unroll 4
-  for (int v = 0; v < NV; ++v) b[v] = load<V>(panel_row + v * vector_stride);
+  // The shorter side is held, the longer streams past it: of 16 registers 12 are accumulators, and with 3 rows x 4
+  // vectors only 3 broadcasts and 1 vector fit beside them.
+  if constexpr (R < NV) {
+    V scale[R];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const V scale = splat<V>(a.at(r, k));
+    for (int r = 0; r < R; ++r) scale[r] = splat<V>(a.at(r, k));
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) tile.acc[r][v] = fma(scale, b[v], tile.acc[r][v]);
+    for (int v = 0; v < NV; ++v) {
+      const V b = load<V>(panel_row + v * vector_stride);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) tile.acc[r][v] = fma(scale[r], b, tile.acc[r][v]);
+    }
+  } else {
+    V b[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) b[v] = load<V>(panel_row + v * vector_stride);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const V scale = splat<V>(a.at(r, k));
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) tile.acc[r][v] = fma(scale, b[v], tile.acc[r][v]);
+    }
   }
 }
 

@@ -1,27 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 // vmap over the layer ops (torch's own fallback refuses ops with lists of tensors): one call for each slice; and
-// where only the sequence and its states are batched, in inference, one call for all, as a larger batch.
+// where only the sequence and its states are batched, in inference, one call for all, as a larger batch. Both of
+// torch's mechanisms: that of torch.func, and the older one behind is_grads_batched; a Mechanism tells how a tensor
+// is batched (`of`), batches one (`wrap`), and under which dispatch key it runs.
+#pragma once
+
 #include <ATen/Functions.h>
-#include <ATen/functorch/BatchedTensorImpl.h>
-#include <torch/library.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 
 #include "bindings/layer_ops.h"
 
 namespace rnnfast {
-namespace {
 
-using at::functorch::makeBatched;
-using at::functorch::maybeGetBatchedImpl;
+// How a tensor is batched at its innermost level.
+struct Batching {
+  int64_t level;
+  int64_t dim;  // of value
+  at::Tensor value;
+};
 
 // The level of vmap at work: the innermost among the tensors'. (functorch's own header of levels cannot be
 // included: it needs a library that torch does not ship.)
+template <class Mechanism>
 int64_t level_of(const LayerCall& call, at::TensorList others) {
   int64_t level = -1;
   const auto see = [&](const at::Tensor& t) {
-    const auto* batched = t.defined() ? maybeGetBatchedImpl(t) : nullptr;
-    if (batched) level = std::max(level, batched->level());
+    if (!t.defined()) return;
+    if (const auto batching = Mechanism::of(t)) level = std::max(level, batching->level);
   };
   see(call.x), see(tensor_or_undefined(call.h0)), see(tensor_or_undefined(call.c0));
   for (const at::Tensor& w : call.weights) see(w);
@@ -30,15 +38,17 @@ int64_t level_of(const LayerCall& call, at::TensorList others) {
 }
 
 // The tensors of a call, unwrapped at the level of vmap, each with its batch dimension in front.
+template <class Mechanism>
 class Slices {
  public:
   explicit Slices(int64_t level) : level_(level) {}
 
   at::Tensor add(const at::Tensor& t) {
-    const auto* batched = maybeGetBatchedImpl(t);
-    if (!batched || batched->level() != level_) return remember(t, false);
-    size_ = batched->value().size(batched->bdim());
-    return remember(batched->value().movedim(batched->bdim(), 0), true);
+    const auto batching = Mechanism::of(t);
+    if (!batching || batching->level != level_) return remember(t, false);
+    size_ = batching->value.size(batching->dim);
+    TORCH_CHECK(size_ > 0, "rnnfast: vmap: expected at least one slice, got none");
+    return remember(batching->value.movedim(batching->dim, 0), true);
   }
   OptionalTensor add(const OptionalTensor& t) { return t ? OptionalTensor(add(*t)) : std::nullopt; }
 
@@ -58,7 +68,7 @@ class Slices {
     for (const at::Tensor& w : c.weights) s.weights.push_back(slice(w, i));
     return s;
   }
-  at::Tensor wrap(const at::Tensor& t) const { return makeBatched(t, 0, level_); }
+  at::Tensor wrap(const at::Tensor& t) const { return Mechanism::wrap(t, level_); }
 
  private:
   at::Tensor remember(at::Tensor t, bool batched) {
@@ -70,7 +80,8 @@ class Slices {
   std::vector<std::pair<at::Tensor, bool>> known_;
 };
 
-LayerCall unwrapped(const LayerCall& c, Slices& slices) {
+template <class Mechanism>
+LayerCall unwrapped(const LayerCall& c, Slices<Mechanism>& slices) {
   LayerCall u{c.kind, slices.add(c.x), slices.add(c.h0), slices.add(c.c0),
               {},     c.batch_sizes,   c.has_biases,     c.bidirectional};
   for (const at::Tensor& w : c.weights) u.weights.push_back(slices.add(w));
@@ -78,18 +89,28 @@ LayerCall unwrapped(const LayerCall& c, Slices& slices) {
 }
 
 // [V, T, B, F] as [T, V*B, F]; a tensor that is not batched is repeated.
-at::Tensor folded(const Slices& s, const at::Tensor& t) {
+template <class Mechanism>
+at::Tensor folded(const Slices<Mechanism>& s, const at::Tensor& t) {
   const at::Tensor v = s.batched(t) ? t : t.unsqueeze(0).expand({s.size(), -1, -1, -1});
   return v.movedim(0, 1).flatten(1, 2);
 }
 // and back: [T, V*B, F] as [V, T, B, F]
-at::Tensor unfolded(const Slices& s, const at::Tensor& t) {
+template <class Mechanism>
+at::Tensor unfolded(const Slices<Mechanism>& s, const at::Tensor& t) {
   return t.unflatten(1, at::IntArrayRef({s.size(), -1})).movedim(1, 0);
 }
 
+template <class Mechanism>
+void check_batch_sizes_plain(const LayerCall& call) {
+  TORCH_CHECK(!call.batch_sizes || !Mechanism::of(*call.batch_sizes), op_name(call.kind),
+              ": batch_sizes: expected one tensor for all slices of vmap, got a batched one");
+}
+
+template <class Mechanism>
 LayerResult layer_batched(const LayerCall& call, bool save) {
-  c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchBatched);
-  Slices slices(level_of(call, {}));
+  check_batch_sizes_plain<Mechanism>(call);
+  c10::impl::ExcludeDispatchKeyGuard guard(Mechanism::kKey);
+  Slices<Mechanism> slices(level_of<Mechanism>(call, {}));
   const LayerCall u = unwrapped(call, slices);
   bool weights_batched = false;
   for (const at::Tensor& w : u.weights) weights_batched = weights_batched || slices.batched(w);
@@ -114,13 +135,15 @@ LayerResult layer_batched(const LayerCall& call, bool save) {
   return {joined(0), joined(1), joined(2), joined(3), joined(4)};
 }
 
+template <class Mechanism>
 LayerGradients layer_backward_batched(const LayerCall& call, const OptionalTensor& grad_y,
                                       const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                       const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                       const c10::List<bool>& output_mask) {
-  c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchBatched);
-  Slices slices(level_of(call, {tensor_or_undefined(grad_y), tensor_or_undefined(grad_h_n),
-                                tensor_or_undefined(grad_c_n), y, saved, cells}));
+  check_batch_sizes_plain<Mechanism>(call);
+  c10::impl::ExcludeDispatchKeyGuard guard(Mechanism::kKey);
+  Slices<Mechanism> slices(level_of<Mechanism>(call, {tensor_or_undefined(grad_y), tensor_or_undefined(grad_h_n),
+                                                      tensor_or_undefined(grad_c_n), y, saved, cells}));
   const LayerCall u = unwrapped(call, slices);
   const OptionalTensor gy = slices.add(grad_y), gh = slices.add(grad_h_n), gc = slices.add(grad_c_n);
   const at::Tensor y_u = slices.add(y), saved_u = slices.add(saved), cells_u = slices.add(cells);
@@ -141,32 +164,28 @@ LayerGradients layer_backward_batched(const LayerCall& call, const OptionalTenso
   return {joined(states[0]), joined(states[1]), joined(states[2]), std::move(grad_weights)};
 }
 
-template <CellKind kKind>
+template <CellKind kKind, class Mechanism>
 LayerResult layer_op_batched(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                              at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
                              bool bidirectional, bool save) {
-  return layer_batched({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+  return layer_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
 }
 
-template <CellKind kKind>
+template <CellKind kKind, class Mechanism>
 LayerGradients layer_backward_op_batched(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                                          const OptionalTensor& grad_c_n, const at::Tensor& x,
                                          const OptionalTensor& h0, const OptionalTensor& c0, at::TensorList weights,
                                          const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                                          const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                          c10::List<bool> output_mask) {
-  return layer_backward_batched({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
-                                grad_h_n, grad_c_n, y, saved, cells, output_mask);
+  return layer_backward_batched<Mechanism>(
+      {kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y, grad_h_n, grad_c_n, y,
+      saved, cells, output_mask);
 }
 
-}  // namespace
-
-TORCH_LIBRARY_IMPL(rnnfast, FuncTorchBatched, m) {
-#define RNNFAST_IMPLEMENT(name, Cell, variant)                        \
-  m.impl(#name "_layer", TORCH_FN(layer_op_batched<CellKind::name>)); \
-  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_batched<CellKind::name>));
-  RNNFAST_CELLS(RNNFAST_IMPLEMENT)
-#undef RNNFAST_IMPLEMENT
-}
+// Registers the ops of every cell with a library for the mechanism's dispatch key.
+#define RNNFAST_IMPLEMENT_BATCHED(name, Cell, variant)                                     \
+  m.impl(#name "_layer", TORCH_FN((layer_op_batched<CellKind::name, RNNFAST_MECHANISM>))); \
+  m.impl(#name "_layer_backward", TORCH_FN((layer_backward_op_batched<CellKind::name, RNNFAST_MECHANISM>)));
 
 }  // namespace rnnfast
