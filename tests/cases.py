@@ -93,10 +93,10 @@ def complete(row: Row, rng: random.Random) -> Row | None:
     return row if may_stand(row) else None
 
 
-def _together(row: Row) -> set[tuple]:
+def _together(row: Row) -> set[tuple[Any, ...]]:
     """What a row covers: its pairs of values; with options among them, for its cell by itself."""
     cell = row["cell"]
-    found: set[tuple] = set()
+    found: set[tuple[Any, ...]] = set()
     for a, b in itertools.combinations(LEVELS, 2):
         pair = (a, row[a], b, row[b])
         found.add(pair if a == "cell" or (a in SIZED and b in SIZED) else (*pair, "cell", cell))
@@ -107,17 +107,17 @@ def pairwise(seed: int = 0) -> Iterator[Case]:
     """Rows that cover, greedily, whatever may stand together: every two sizes, and for each cell every two values of
     which at least one is an option."""
     rng = random.Random(seed)
-    left: dict[tuple, None] = {}  # not yet covered; a dict, as it keeps its order
+    left: dict[tuple[Any, ...], None] = {}  # not yet covered; a dict, as it keeps its order
     for a, b in itertools.combinations(LEVELS, 2):
         for x, y, cell in itertools.product(LEVELS[a], LEVELS[b], CELLS):
-            row = {"cell": cell} | {a: x, b: y}
+            values = {"cell": cell} | {a: x, b: y}
             if a == "cell" or (a in SIZED and b in SIZED):
                 if may_stand({a: x, b: y}):
                     left[(a, x, b, y)] = None
-            elif may_stand(row):
+            elif may_stand(values):
                 left[(a, x, b, y, "cell", cell)] = None
     while left:
-        best: tuple[Row, set[tuple]] | None = None
+        best: tuple[Row, set[tuple[Any, ...]]] | None = None
         for item in rng.sample(list(left), min(12, len(left))):
             row = complete(dict(zip(item[::2], item[1::2], strict=True)), rng)
             new = _together(row) & left.keys() if row else set()

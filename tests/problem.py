@@ -93,9 +93,9 @@ class Problem:
         zeros = np.zeros(w64[0].shape[0])
         self._w64 = []
         for d in range(D):
-            matrices, rest = w64[d * self.each :][:2], w64[d * self.each + 2 : (d + 1) * self.each]
-            biases = rest[:2] if case.bias else [zeros, zeros]
-            self._w64.append(Weights(*matrices, *biases, rest[-1] if case.proj else None))
+            w_ih, w_hh, *rest = w64[d * self.each : (d + 1) * self.each]
+            b_ih, b_hh = rest[:2] if case.bias else (zeros, zeros)
+            self._w64.append(Weights(w_ih, w_hh, b_ih, b_hh, rest[-1] if case.proj else None))
         self._x64 = self.x.double().reshape(-1, case.I).numpy()
         h0, c0 = (
             np.zeros((D, case.B, n)) if s is None else s.double().numpy()
@@ -118,7 +118,7 @@ class Problem:
             "y": layer.y.reshape(self.grads["y"].shape),
             "h_n": layer.h_n,
             "c_n": layer.c_n,
-            "grad x": sum(b.x for b in back).reshape(self.x.shape),
+            "grad x": np.sum([b.x for b in back], axis=0).reshape(self.x.shape),
             "grad h0": np.stack([b.h0 for b in back]),
             "grad c0": np.stack([b.c0 for b in back]),
         }

@@ -32,7 +32,7 @@ def test_gradcheck(cell: str, options: dict[str, Any], isa: str) -> None:
 def test_gradcheck_of_larger_sizes(cell: str, isa: str) -> None:
     args = arguments(cell, T=2, B=7, H=9, D=2)
     with machine(isa, 2):
-        assert torch.autograd.gradcheck(args.ours, args.tensors)
+        assert torch.autograd.gradcheck(args.ours, args.tensors, fast_mode=True)
 
 
 @each_option

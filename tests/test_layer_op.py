@@ -11,6 +11,8 @@ from tests.cases import CELLS, HALF, PAIRWISE, SIZED, Case, full
 from tests.helpers import ISAS, assert_bitwise_equal, assert_within_bound, machine
 from tests.problem import problem
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
 OUTPUTS = ("y", "h_n", "c_n")
 
 

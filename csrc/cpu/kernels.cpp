@@ -11,7 +11,9 @@ namespace rnnfast {
 extern const Kernels k_generic;
 #if defined(__x86_64__)
 extern const Kernels k_avx2;
+#if !defined(RNNFAST_NO_AVX512)
 extern const Kernels k_avx512;
+#endif
 #endif
 
 namespace {
@@ -21,10 +23,12 @@ bool runs_here(const Kernels* k) {
   // The compiler's run-time library checks CPUID and that the operating system saves the registers (XCR0).
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+#if !defined(RNNFAST_NO_AVX512)
   if (k == &k_avx512) {
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
+#endif
   if (k == &k_avx2) return avx2;
 #endif
   return k == &k_generic;
@@ -48,7 +52,9 @@ std::atomic<const Kernels*> g_in_use{nullptr};
 const std::vector<const Kernels*>& kernels_built() {
   static const std::vector<const Kernels*> all = {
 #if defined(__x86_64__)
+#if !defined(RNNFAST_NO_AVX512)
       &k_avx512,
+#endif
       &k_avx2,
       &k_generic,
 #else

@@ -9,8 +9,8 @@ namespace {
 // Below this many multiply-adds a call costs less than waking a second thread (about 5 us) would save.
 constexpr int64_t kSerialWork = 100'000;
 
-// Packing a matrix costs about as much as reading it this many times.
-constexpr int64_t kPackingRows = 4;
+// Packing a matrix costs about as much as reading it for this many rows.
+constexpr int64_t kPackingRows = 8;
 
 // gates_x of a chunk should still be in the private cache when the scan reads it.
 constexpr int64_t kMinChunkRows = 48;
