@@ -37,7 +37,7 @@ $(VENV)/installed: constraints.txt pyproject.toml | check-tools
 # The extension, in place; ninja compiles only what changed.
 $(VENV)/built: $(VENV)/installed $(CSRC) setup.py rnnfast/version.py
 	CXX=$(CXX) PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . \
+	RNNFAST_PREBUILT=1 $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . \
 	  --config-settings editable_mode=compat
 	@touch $@
 

@@ -30,8 +30,11 @@ WARNINGS = [
 
 os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 2))
 
+# RNNFAST_PREBUILT: the extension stands in the tree already, and an editable install need not build it once more.
 setup(
-    ext_modules=[
+    ext_modules=[]
+    if os.environ.get("RNNFAST_PREBUILT")
+    else [
         CppExtension(
             "rnnfast._C",
             SOURCES,
