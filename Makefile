@@ -72,12 +72,12 @@ format: $(VENV)/installed
 
 # The torch-free core under sanitizers.
 cpp-test: $(VENV)/installed
-	$(VENV)/bin/cmake -S . -B build/asan -DRNNFAST_SANITIZE=address,undefined $(CMAKE_TARGETS) -DCMAKE_CXX_FLAGS_RELEASE=-O1 -Wno-dev >/dev/null
+	$(VENV)/bin/cmake -S . -B build/asan -DRNNFAST_SANITIZE=address,undefined $(CMAKE_TARGETS) -Wno-dev >/dev/null
 	$(VENV)/bin/cmake --build build/asan -j 2
 	$(VENV)/bin/ctest --test-dir build/asan --output-on-failure
 
 tsan: $(VENV)/installed
-	$(VENV)/bin/cmake -S . -B build/tsan -DRNNFAST_SANITIZE=thread $(CMAKE_TARGETS) -DRNNFAST_OPENMP=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -Wno-dev >/dev/null
+	$(VENV)/bin/cmake -S . -B build/tsan -DRNNFAST_SANITIZE=thread $(CMAKE_TARGETS) -DRNNFAST_OPENMP=OFF -Wno-dev >/dev/null
 	$(VENV)/bin/cmake --build build/tsan -j 2
 	$(VENV)/bin/ctest --test-dir build/tsan --output-on-failure
 
