@@ -112,7 +112,7 @@ RNNFAST_INLINE typename V::Scalar sum_lanes(V x) {
   }
 #pragma GCC unroll 4
   for (int width = V::kLanes / 2; width > 0; width /= 2) {
-    typename V::Mask index;
+    typename V::Mask index = {};
 #pragma GCC unroll 16
     for (int l = 0; l < V::kLanes; ++l) index[l] = (l + width) % V::kLanes;
     x = x + shuffle(x, x, index);
@@ -125,7 +125,7 @@ template <class V>
 RNNFAST_INLINE void transpose(V (&rows)[V::kLanes]) {
 #pragma GCC unroll 4
   for (int d = 1; d < V::kLanes; d *= 2) {
-    typename V::Mask low, high;
+    typename V::Mask low = {}, high = {};
 #pragma GCC unroll 16
     for (int l = 0; l < V::kLanes; ++l) {
       low[l] = (l & d) ? V::kLanes + l - d : l;
