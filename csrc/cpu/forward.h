@@ -111,7 +111,7 @@ class ForwardScan {
   template <int U, class Rows, class Tile>
   RNNFAST_INLINE void multiply_units(Tile& tile, const Rows& a, const T* panel, int64_t K, int64_t depth) {
     if constexpr (G == 1) {
-      multiply(tile, a, panel, N, depth, K * N);
+      multiply_apart(tile, a, panel, N, depth, K * N);
     } else {
       static_assert(U == 1);
       multiply(tile, a, panel, G * N, depth);

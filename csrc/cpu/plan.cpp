@@ -12,8 +12,9 @@ constexpr int64_t kSerialWork = 100'000;
 // Packing a matrix costs about as much as reading it for this many rows.
 constexpr int64_t kPackingRows = 8;
 
-// gates_x of a chunk should still be in the private cache when the scan reads it.
-constexpr int64_t kMinChunkRows = 48;
+// gates_x of a chunk should still be in the private cache when the scan reads it; but each chunk reads all of W_ih,
+// which few rows would not pay for.
+constexpr int64_t kMinChunkRows = 128;
 
 // Up to so many rows are projected at once in training, where gates_x has its place anyway.
 constexpr int64_t kWholeRows = 1024;
