@@ -5,9 +5,8 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
-#include <chrono>
-
 #include "bindings/frozen.h"
+#include "bindings/limits.h"
 #include "bindings/machine.h"
 #include "cpu/kernels.h"
 
@@ -45,27 +44,6 @@ at::Tensor apply_activation(const std::string& name, const at::Tensor& input) {
     kernels().activation_f64(which, in.const_data_ptr<double>(), out.mutable_data_ptr<double>(), in.numel());
   }
   return out;
-}
-
-// GF/s of independent fp32 FMAs on `threads` threads, for about 20 ms.
-double fma_peak(int threads) {
-  TORCH_CHECK(threads >= 1, "rnnfast: fma_peak: threads: expected at least 1, got ", threads);
-  struct Context {
-    double (*run)(int64_t);
-    int64_t rounds;
-    int threads;  // that the runtime gave
-  } context{kernels().fma_flops, 1'000'000, 1};
-  const auto body = [](void* c, int index, int count) {
-    Context* ctx = static_cast<Context*>(c);
-    if (index == 0) ctx->threads = count;
-    ctx->run(ctx->rounds);
-  };
-  run_team(threads, body, &context);  // warm-up
-  const auto start = std::chrono::steady_clock::now();
-  run_team(threads, body, &context);
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  const double flops = kernels().fma_flops(1) * double(context.rounds) * context.threads;
-  return flops / elapsed.count() * 1e-9;
 }
 
 py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P,
@@ -113,6 +91,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("threads", [] { return this_machine().threads; });
   m.def("activation", &apply_activation, py::arg("name"), py::arg("tensor"));
   m.def("fma_peak", &fma_peak, py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
+  m.def("read_bandwidth", &read_bandwidth, py::arg("bytes_per_thread"), py::arg("threads") = 1,
+        py::call_guard<py::gil_scoped_release>());
   m.def("cells", [] {
     std::vector<std::string> result;
     for (int i = 0; i < kCellCount; ++i) result.emplace_back(cell_info(CellKind(i)).name);

@@ -27,6 +27,7 @@ struct Kernels {
   void (*activation_f32)(Activation, const float* in, float* out, int64_t n);
   void (*activation_f64)(Activation, const double* in, double* out, int64_t n);
   double (*fma_flops)(int64_t rounds);  // runs `rounds` rounds of independent FMAs; returns the flops done
+  float (*read_memory)(const float* from, int64_t n);  // reads n floats once; returns their sum
 
   const CellKernels<float>& of(CellKind kind, float) const { return f32[static_cast<int>(kind)]; }
   const CellKernels<double>& of(CellKind kind, double) const { return f64[static_cast<int>(kind)]; }

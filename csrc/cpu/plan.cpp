@@ -19,8 +19,8 @@ constexpr int64_t kMinChunkRows = 128;
 // Up to so many rows are projected at once in training, where gates_x has its place anyway.
 constexpr int64_t kWholeRows = 1024;
 
-// Rows of a backward chunk. Fewer add to dW too often, more take memory and leave the cache.
-constexpr int64_t kMinBackwardRows = 64, kMaxBackwardRows = 256, kBackwardChunks = 16;
+// Rows of a backward chunk. Fewer pack W_ih and add to dW too often, more take memory and leave the cache.
+constexpr int64_t kMinBackwardRows = 128, kMaxBackwardRows = 512, kBackwardChunks = 8;
 
 int useful_threads(const LayerShape& s, int threads) {
   const int64_t work = s.T * s.B * s.directions * s.gates * s.H * (s.I + s.P);
