@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
+#include "cpu/kernels.h"
 #include "cpu/team.h"
 
 namespace rnnfast {
@@ -25,6 +26,7 @@ Machine this_machine() {
   Machine machine;
   machine.threads = team_limit_reason() ? 1 : at::get_num_threads();
   machine.l2_bytes = l2;
+  machine.vector_bytes = kernels().vector_bytes;
   return machine;
 }
 

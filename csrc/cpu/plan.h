@@ -10,6 +10,7 @@ namespace rnnfast {
 struct Machine {
   int threads = 1;
   int64_t l2_bytes = 512 << 10;  // private to a core
+  int vector_bytes = 32;         // of the instruction set in use
 };
 
 // How the threads of one direction share a scan.

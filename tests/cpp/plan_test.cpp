@@ -42,6 +42,39 @@ TEST(rows_are_split_only_where_weights_stay_close) {
   CHECK(plan_forward(shape(64, 64, 512, 512), machine(2)).split == Split::kUnits, "4 MB of weights");
 }
 
+TEST(a_barrier_must_be_worth_its_price) {
+  CHECK(plan_forward(shape(100, 1, 64, 64), machine(2)).threads == 1, "33,000 multiply-adds a step by units");
+  CHECK(plan_forward(shape(100, 1, 128, 128), machine(2)).threads == 2, "131,000");
+  CHECK(plan_forward(shape(100, 1, 128, 128), machine(64)).threads == 4, "131,000 on many threads");
+  CHECK(plan_forward(shape(100, 1, 2048, 2048), machine(64)).threads == 64, "34 millions");
+  CHECK(plan_backward(shape(100, 1, 64, 64), machine(2)).threads == 2, "with the gradients twice as much");
+  const LayerPlan rows = plan_forward(shape(100, 4, 32, 32), machine(2));
+  CHECK(rows.threads == 2 && rows.split == Split::kRows, "short steps of several rows need no barrier");
+  CHECK(plan_forward(shape(100, 1, 64, 64, 2), machine(8)).threads == 2, "a thread for each direction");
+}
+
+// What each of 1 to 64 threads would be given: nobody comes to the barriers with nothing to do, and the parts make
+// the whole.
+TEST(every_thread_has_work) {
+  for (int threads = 1; threads <= 64; ++threads)
+    for (int64_t T : {1, 20, 5000})
+      for (int64_t B : {1, 2, 9, 64, 1000})
+        for (int64_t H : {1, 24, 100, 512, 2048})
+          for (int directions : {1, 2})
+            for (bool backward : {false, true}) {
+              const LayerShape s = shape(T, B, 31, H, directions);
+              const Machine m = machine(threads);
+              const LayerPlan plan = backward ? plan_backward(s, m) : plan_forward(s, m);
+              CHECK(plan.threads % plan.groups == 0 && plan.groups <= directions, "%d threads in %d groups",
+                    plan.threads, plan.groups);
+              const int each = plan.threads / plan.groups;
+              const int64_t lanes = m.vector_bytes / 4, vectors = (H + lanes - 1) / lanes;
+              const int64_t parts = plan.split == Split::kRows ? B : vectors;
+              CHECK(each <= parts, "%d threads share %lld parts: T=%lld B=%lld H=%lld, machine of %d", each,
+                    (long long)parts, (long long)T, (long long)B, (long long)H, threads);
+            }
+}
+
 TEST(plans_stay_in_bounds) {
   for (int threads : {1, 2, 3, 7, 16, 64})
     for (int64_t T : {1, 2, 100, 100000})
@@ -95,7 +128,7 @@ TEST(short_sequences_pack_the_input_weights_panel_by_panel) {
 }
 
 TEST(backward_chunks_do_not_grow_with_the_sequence) {
-  CHECK(plan_backward(shape(64, 32, 512, 512), machine(2)).chunk_steps == 4, "a sixteenth of the rows");
-  CHECK(plan_backward(shape(100000, 32, 512, 512), machine(2)).chunk_steps == 8, "at most 256 rows");
+  CHECK(plan_backward(shape(64, 32, 512, 512), machine(2)).chunk_steps == 8, "an eighth of the rows");
+  CHECK(plan_backward(shape(100000, 32, 512, 512), machine(2)).chunk_steps == 16, "at most 512 rows");
   CHECK(plan_backward(shape(3, 4096, 16, 16), machine(2)).chunk_steps == 1, "at least a step");
 }
