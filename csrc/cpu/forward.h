@@ -5,6 +5,7 @@
 
 #include "cells/all.h"
 #include "cpu/forward_direct.h"
+#include "cpu/group.h"
 #include "cpu/job.h"
 #include "cpu/pack_layer.h"
 
@@ -86,23 +87,24 @@ class ForwardScan {
     return b < had_step_ ? h_before_ + b * y_stride_ : h0_ + b * h0_stride_;
   }
 
-  // The pointwise part of one sample and one vector of units. a: its gate pre-activations; of the cell's `apart`
-  // gates only the recurrent share, the input's being in x.
-  RNNFAST_INLINE void finish(const V (&a)[G], const V (&x)[G], int64_t b, int64_t unit, int valid) {
-    V h_prev = splat<V>(T(0)), c_prev = h_prev;
-    if constexpr (Cell::kForwardSeesHidden) h_prev = load_first<V>(previous_hidden(b) + unit, valid);
-    if constexpr (Cell::kHasCell) c_prev = load_first<V>(c_ + b * H_ + unit, valid);
+  // The pointwise part of one sample and one vector of units (W: V, or a wider one). a: its gate pre-activations;
+  // of the cell's `apart` gates only the recurrent share, the input's being in x.
+  template <class W>
+  RNNFAST_INLINE void finish(const W (&a)[G], const W (&x)[G], int64_t b, int64_t unit, int valid) {
+    W h_prev = splat<W>(T(0)), c_prev = h_prev;
+    if constexpr (Cell::kForwardSeesHidden) h_prev = InMemory<W>::load(previous_hidden(b) + unit, valid);
+    if constexpr (Cell::kHasCell) c_prev = InMemory<W>::load(c_ + b * H_ + unit, valid);
     const auto out = cell.forward(a, x, h_prev, c_prev);
     if constexpr (Cell::kHasCell) {
-      store_first(c_ + b * H_ + unit, out.c, valid);
-      if (cells_) store_first(cells_step_ + b * H_ + unit, out.c, valid);
+      InMemory<W>::store(c_ + b * H_ + unit, out.c, valid);
+      if (cells_) InMemory<W>::store(cells_step_ + b * H_ + unit, out.c, valid);
     }
-    store_first(cell_output_ ? cell_output_ + b * H_ + unit : y_step_ + b * y_stride_ + unit, out.h, valid);
+    InMemory<W>::store(cell_output_ ? cell_output_ + b * H_ + unit : y_step_ + b * y_stride_ + unit, out.h, valid);
     if constexpr (Cell::kSaved > 0)
       if (saved_) {
         T* saved = saved_step_ + b * Cell::kSaved * H_ + unit;
 #pragma GCC unroll 4
-        for (int s = 0; s < Cell::kSaved; ++s) store_first(saved + s * H_, out.saved[s], valid);
+        for (int s = 0; s < Cell::kSaved; ++s) InMemory<W>::store(saved + s * H_, out.saved[s], valid);
       }
   }
 
@@ -158,6 +160,31 @@ class ForwardScan {
         }
     }
   };
+
+  // One sample, two vectors of units: their pointwise part at once, since its chain of some 150 cycles is latency,
+  // which the product of a single row does not hide.
+  RNNFAST_INLINE void step_single(int64_t b, int64_t vector) {
+    using W = Group<V, 2>;
+    const int64_t unit = vector * N;
+    const int valid = int(H_ - unit < 2 * N ? H_ - unit : 2 * N);
+    const T* const from = gates_x_step_ + b * gates_x_stride_ + unit;
+    const RowPointers<T, 1> h{{previous_hidden(b)}};
+    W a[G], x[G];
+#pragma GCC unroll 2
+    for (int u = 0; u < 2; ++u) {
+      Tile<T, 1, G> tile;
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g)
+        tile.acc[0][g] = Cell::kApart[g] ? load<V>(bias(vector + u) + (G + g) * N)
+                                         : load_first<V>(from + g * H_ + u * N, valid_lanes(unit + u * N));
+      multiply(tile, h, packed_ + space_.packed.hh + (vector + u) * P_ * G * N, G * N, P_);
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g) a[g].v[u] = tile.acc[0][g];
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) x[g] = Cell::kApart[g] ? InMemory<W>::load(from + g * H_, valid) : a[g];
+    finish(a, x, b, unit, valid);
+  }
 
   template <int U>
   struct ProjectBlock {
@@ -309,10 +336,22 @@ class ForwardScan {
     start_step(t);
     gates_x_step_ = gates_x + seq_.first_row(t) * gates_x_stride_;
     // Forth and back on alternate steps: where the weights exceed the cache, their last part is still there.
-    for_groups<kUnitVectors>(units_, p % 2 == 1, [&](auto u, int64_t vector) {
+    const bool single = G > 1 && step_end_ - rows_.begin == 1;
+    const auto multiply_groups = [&](auto u, int64_t vector) {
       StepBlock<u.value> block{*this, vector};
       for_row_blocks<kRowsOf<u.value * G>>(rows_.begin, step_end_, block);
-    });
+    };
+    if (!single) {
+      for_groups<kUnitVectors>(units_, p % 2 == 1, multiply_groups);
+    } else if constexpr (G > 1) {
+      for_groups<2>(units_, p % 2 == 1, [&](auto u, int64_t vector) {
+        if constexpr (u.value == 2) {
+          step_single(rows_.begin, vector);
+        } else {
+          multiply_groups(u, vector);
+        }
+      });
+    }
     if (by_units_) barrier_.wait(count_);
     if (cell_output_ == nullptr) return;
     for_groups<4>(outputs_, false, [&](auto v, int64_t vector) {
