@@ -4,7 +4,9 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,9 +76,12 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert result.returncode == 0, result.stderr
 
 
-def test_data_loader_worker() -> None:
-    code = """
-import torch, rnnfast
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_data_loader_worker(start: str, tmp_path: Path) -> None:
+    script = tmp_path / "loader.py"  # spawn imports the script again
+    script.write_text(
+        """
+import sys, torch, rnnfast
 class Data(torch.utils.data.Dataset):
     def __init__(self):
         torch.manual_seed(0)
@@ -85,24 +90,92 @@ class Data(torch.utils.data.Dataset):
     def __len__(self): return 4
     def __getitem__(self, i):
         with torch.no_grad(): return self.m(torch.full((50, 8, 32), float(i)))[0].sum()
-data = Data()
-got = torch.cat(list(torch.utils.data.DataLoader(data, num_workers=2)))
-want = torch.stack([data[i] for i in range(4)])
-torch.testing.assert_close(got, want)
+if __name__ == "__main__":
+    data = Data()
+    loader = torch.utils.data.DataLoader(data, num_workers=2, multiprocessing_context=sys.argv[1])
+    torch.testing.assert_close(torch.cat(list(loader)), torch.stack([data[i] for i in range(4)]))
+    print("the same")
 """
-    result = run(code)
-    assert result.returncode == 0, result.stderr
+    )
+    result = subprocess.run(
+        [sys.executable, str(script), start],
+        env={**os.environ, "PYTHONPATH": str(Path(rnnfast.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.stdout == "the same\n", result.stderr
 
 
 def test_several_python_threads() -> None:
+    """Forward and backward from 8 threads at once: the bits of the same calls one after another."""
     torch.manual_seed(0)
     module = rnnfast.LSTM(32, 64, bidirectional=True)
+    parameters = list(module.parameters())
+
+    def call(x: torch.Tensor) -> list[torch.Tensor]:
+        y, (h, c) = module(x)
+        return [y, h, c, *torch.autograd.grad(y.square().sum(), parameters)]
+
     inputs = [torch.randn(30, 5, 32) for _ in range(8)]
-    want = [module(x)[0] for x in inputs]
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(5):
-            for a, b in zip(pool.map(lambda x: module(x)[0], inputs), want, strict=True):
-                assert_bitwise_equal("y", a, b)
+    want = [call(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            for results, expected in zip(pool.map(call, inputs), want, strict=True):
+                for a, b in zip(results, expected, strict=True):
+                    assert_bitwise_equal("result", a, b)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gil_is_released(frozen: bool) -> None:
+    """Another Python thread moves on during one call. No switch of threads is forced here: whoever holds the GIL keeps
+    it until it lets go by itself."""
+    module = rnnfast.LSTM(64, 64)
+    forward = rnnfast.freeze(module) if frozen else module
+    x = torch.randn(4000, 16, 64)
+    ticks, started, stop = [0], threading.Event(), threading.Event()
+
+    def count() -> None:
+        started.set()
+        while not stop.wait(1e-4):  # lets go of the GIL itself
+            ticks[0] += 1
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    other = threading.Thread(target=count)
+    try:
+        other.start()
+        started.wait()
+        with torch.no_grad():
+            first = ticks[0]
+            forward(x)
+            last = ticks[0]
+    finally:
+        sys.setswitchinterval(before)
+        stop.set()
+        other.join()
+    # One tick may be a wake-up that was due as the call began or ended.
+    assert last - first > 2
+
+
+def test_set_num_threads_between_calls() -> None:
+    """Every call follows torch.set_num_threads; the same count gives the same bits."""
+    torch.manual_seed(0)
+    module = rnnfast.GRU(48, 80, bidirectional=True)
+    x = torch.randn(40, 6, 48)
+    before = torch.get_num_threads()
+    first: dict[int, torch.Tensor] = {}
+    try:
+        for count in (1, 3, 2, 5, 1, 2, 7, 3, 1, 5, 7):
+            torch.set_num_threads(count)
+            assert rnnfast.ops._C.threads() == count
+            assert rnnfast.explain(module, x).threads == count
+            y = module(x)[0].detach()
+            assert_bitwise_equal(f"{count} threads", y, first.setdefault(count, y))
+            torch.testing.assert_close(y, first[1])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_more_threads_than_units() -> None:

@@ -8,15 +8,19 @@
 
 namespace rnnfast {
 
-// Spins briefly, then yields: right also where other processes use the cores. Safe to reuse at once.
+// Spins briefly, then sleeps until woken: right also where other processes use the cores, since a fair scheduler
+// gives back to a sleeper what it has left to others, while one that spins or yields loses its turn. Safe to reuse
+// at once; it must live until every thread has left wait().
 class Barrier {
  public:
   // Returns when `count` threads have called it.
   void wait(int count);
 
  private:
+  static constexpr uint32_t kSleeping = 1, kPhase = 2;
+
   alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};  // counts by kPhase; kSleeping: someone sleeps until it changes
 };
 
 enum class TeamKind { kOpenMP, kStdThread, kSerial };
