@@ -49,7 +49,8 @@ void run_kernels(const Problem& p, const Variant& v, Buffers<T>& b) {
   const CellKernels<T>& kernels = v.target->of(p.kind, T{});
   LayerPlan plan = plan_forward(shape, machine);
   plan.threads = v.threads;
-  plan.split = v.split;
+  // A few rows on torch's own weights are never shared out by rows.
+  plan.split = plan.weights == Weights::kDirect ? Split::kUnits : v.split;
   plan.block_k = 7;  // small blocks, so that small problems have several
   plan.chunk_steps = std::min<int64_t>(2, p.T);
   plan.input = v.input;
