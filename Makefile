@@ -3,7 +3,7 @@
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
 #   make bench    measures against torch.nn's modules                    (BENCH_ARGS="--quick" ...)
-#   make lint | cpp-test | tsan | third-party | setup | clean
+#   make lint | cpp-test | tsan | neon-test | third-party | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -13,9 +13,9 @@ PY := $(VENV)/bin/python
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 # What this machine could not run, the sanitizers need not see.
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
-CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*)
+CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
 
-.PHONY: setup demo test bench third-party lint format cpp-test tsan clean check-tools
+.PHONY: setup demo test bench third-party lint format cpp-test tsan neon-test clean check-tools
 
 setup: $(VENV)/built
 
@@ -80,6 +80,10 @@ tsan: $(VENV)/installed
 	$(VENV)/bin/cmake -S . -B build/tsan -DRNNFAST_SANITIZE=thread $(CMAKE_TARGETS) -DRNNFAST_OPENMP=OFF -Wno-dev >/dev/null
 	$(VENV)/bin/cmake --build build/tsan -j 2
 	$(VENV)/bin/ctest --test-dir build/tsan --output-on-failure
+
+# The same tests compiled for AArch64 (NEON) and run under an emulator; says so where that cannot be had.
+neon-test: $(VENV)/installed
+	CMAKE=$(VENV)/bin/cmake CTEST=$(VENV)/bin/ctest tests/cpp/neon.sh
 
 clean:
 	rm -rf build dist $(VENV) rnnfast/_C*.so rnnfast.egg-info

@@ -16,6 +16,8 @@ SOURCES = sorted(
     for folder in ("core", "cells", "cpu", "bindings")
     for path in (ROOT / "csrc" / folder).rglob("*.cpp")
 )
+# For tests: the AVX-512 shape on AVX2 as one more target, `RNNFAST_ISA=wide`.
+WIDE = os.environ.get("RNNFAST_WIDE") == "1"
 # torch's headers as system headers: our warnings are errors, theirs are not ours.
 SYSTEM_INCLUDES = [flag for path in include_paths() for flag in ("-isystem", path)]
 FLAGS = ["-O3", "-fopenmp", "-ffp-contract=fast", "-fvisibility=hidden", "-g0"]
@@ -37,9 +39,9 @@ setup(
     else [
         CppExtension(
             "rnnfast._C",
-            SOURCES,
+            [*SOURCES, "tests/cpp/targets/wide.cpp"] if WIDE else SOURCES,
             include_dirs=[str(ROOT / "csrc")],
-            define_macros=[("RNNFAST_VERSION", f'"{VERSION}"')],
+            define_macros=[("RNNFAST_VERSION", f'"{VERSION}"'), *([("RNNFAST_WIDE", None)] if WIDE else [])],
             extra_compile_args=["-std=c++20", *FLAGS, *WARNINGS, *SYSTEM_INCLUDES],
             extra_link_args=["-fopenmp"],
         )

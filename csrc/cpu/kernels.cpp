@@ -14,6 +14,9 @@ extern const Kernels k_avx2;
 #if !defined(RNNFAST_NO_AVX512)
 extern const Kernels k_avx512;
 #endif
+#if defined(RNNFAST_WIDE)
+extern const Kernels k_wide;  // tests/cpp/targets/wide.cpp
+#endif
 #endif
 
 namespace {
@@ -28,6 +31,9 @@ bool runs_here(const Kernels* k) {
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
+#endif
+#if defined(RNNFAST_WIDE)
+  if (k == &k_wide) return avx2;
 #endif
   if (k == &k_avx2) return avx2;
 #endif
@@ -56,6 +62,9 @@ const std::vector<const Kernels*>& kernels_built() {
       &k_avx512,
 #endif
       &k_avx2,
+#if defined(RNNFAST_WIDE)
+      &k_wide,
+#endif
       &k_generic,
 #else
       &k_generic,

@@ -17,7 +17,7 @@ void pack_gate_panel(const T* weights, int gates, int64_t H, int64_t K, int64_t 
     const T* first = weights + (g * H + unit) * K;
     T* out = panel + g * N;
     int64_t k = 0;
-    for (; kRegisterShuffles && k + N <= K; k += N) {
+    for (; k + N <= K; k += N) {
       V block[N];
 #pragma GCC unroll 16
       for (int l = 0; l < N; ++l) block[l] = l < valid ? load<V>(first + l * K + k) : splat<V>(T(0));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The body of a target: everything that is compiled for its instruction set. A target's .cpp includes the shared
-// plain-data headers, opens its `#pragma GCC target`, defines RNNFAST_NAMESPACE and RNNFAST_VECTOR_BYTES, and
+// plain-data headers, says RNNFAST_TARGET_BEGIN, defines RNNFAST_NAMESPACE and RNNFAST_VECTOR_BYTES, and
 // includes this. All templates live in the target's own namespace: one compiled for AVX-512 must never become the
 // copy that the linker keeps for everyone.
 #pragma once

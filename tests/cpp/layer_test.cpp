@@ -2,6 +2,7 @@
 // Every cell on every target against a plain loop over the scalar cell. (The evidence on mathematics is the Python
 // tests': NumPy, finite differences, torch.nn.)
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "check.h"
@@ -48,7 +49,8 @@ void run_kernels(const Problem& p, const Variant& v, Buffers<T>& b) {
   const CellKernels<T>& kernels = v.target->of(p.kind, T{});
   LayerPlan plan = plan_forward(shape, machine);
   plan.threads = v.threads;
-  plan.split = v.split;
+  // A few rows on torch's own weights are never shared out by rows.
+  plan.split = plan.weights == Weights::kDirect ? Split::kUnits : v.split;
   plan.block_k = 7;  // small blocks, so that small problems have several
   plan.chunk_steps = std::min<int64_t>(2, p.T);
   plan.input = v.input;
@@ -140,7 +142,8 @@ void check_problem(const Problem& p, const Buffers<double>& want) {
 
 TEST(layers_match_the_scalar_loop) {
   set_team_kind(TeamKind::kStdThread);
-  const int64_t shapes[][4] = {{1, 1, 1, 1}, {2, 7, 5, 17}, {5, 13, 16, 31}, {6, 3, 33, 16}, {3, 8, 9, 70}};
+  const int64_t shapes[][4] = {{1, 1, 1, 1},    {2, 3, 19, 21}, {2, 7, 5, 17},
+                               {5, 13, 16, 31}, {6, 3, 33, 16}, {3, 8, 9, 70}};
   for (const CellKind kind :
        {CellKind::lstm, CellKind::gru, CellKind::rnn_tanh, CellKind::rnn_relu, CellKind::rnn_sigmoid})
     for (const auto& s : shapes)
@@ -156,6 +159,47 @@ TEST(layers_match_the_scalar_loop) {
             check_problem<float>(p, want);
           }
         }
+}
+
+namespace {
+
+// The first run's results and those of later ones, in buffers of their own.
+template <class T>
+void check_repeats(const Problem& p, const Variant& v) {
+  Buffers<T> first(p);
+  run_kernels<T>(p, v, first);
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    Buffers<T> again(p);
+    run_kernels<T>(p, v, again);
+    const auto same = [&](const char* name, const std::vector<T>& a, const std::vector<T>& b) {
+      CHECK(a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0,
+            "%s of %s on %s in %zu bytes, %d threads, by %s, packed=%d: other bits in run %d", name, p.cell.name,
+            v.target->name, sizeof(T), v.threads, to_string(v.split), p.packed, repeat + 2);
+    };
+    same("y", first.y, again.y), same("h_n", first.h_n, again.h_n), same("c_n", first.c_n, again.c_n);
+    same("saved", first.saved, again.saved), same("cells", first.cells, again.cells);
+    same("dx", first.dx, again.dx), same("dh0", first.dh0, again.dh0), same("dc0", first.dc0, again.dc0);
+    for (int d = 0; d < p.D; ++d)
+      for (int k = 0; k < 5; ++k) same("a weight's gradient", first.dw[d][k], again.dw[d][k]);
+  }
+}
+
+}  // namespace
+
+TEST(repeated_runs_give_the_same_bits) {
+  set_team_kind(TeamKind::kStdThread);
+  for (const CellKind kind :
+       {CellKind::lstm, CellKind::gru, CellKind::rnn_tanh, CellKind::rnn_relu, CellKind::rnn_sigmoid})
+    for (bool packed : {false, true}) {
+      const Problem p(kind, 4, 11, 19, 37, kind == CellKind::lstm && packed ? 18 : 37, 2, packed, true);
+      for (const Kernels* target : kernels_available())
+        for (int threads : {1, 2, 3})
+          for (Split split : {Split::kUnits, Split::kRows}) {
+            const Variant v{target, threads, split, true, InputWeights::kPacked};
+            check_repeats<float>(p, v);
+            check_repeats<double>(p, v);
+          }
+    }
 }
 
 TEST(targets_are_listed_best_first) {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check.h"
+#include "cpu/kernels.h"
 
 int main() {
+  // .ci/targets.py looks for this line.
+  std::printf("targets:");
+  for (const rnnfast::Kernels* target : rnnfast::kernels_available()) std::printf(" %s", target->name);
+  std::printf("\n");
   for (const Test& test : tests()) {
     const int before = failures();
     test.run();

@@ -4,21 +4,12 @@
 
 #if defined(__x86_64__)
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,bmi,bmi2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi,bmi2")
-#endif
+RNNFAST_TARGET_BEGIN(RNNFAST_AVX2_FEATURES)
 #define RNNFAST_NAMESPACE rnnfast_avx2
 #define RNNFAST_VECTOR_BYTES 32
+#define RNNFAST_MASKS 256
 #include "cpu/target.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+RNNFAST_TARGET_END
 
 namespace rnnfast {
 extern const Kernels k_avx2;
