@@ -105,7 +105,7 @@ class Stream(_C.StreamEngine):
                 index = torch.as_tensor(rows)
                 if index.dtype == torch.bool and index.shape != (self.batch_size,):
                     raise IndexError(f"{_WHO}.reset: rows: expected a mask [{self.batch_size}], got {_describe(index)}")
-                state[:, index] = 0
+                state[:, index.long() if index.numel() == 0 else index] = 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the state ("h", "c"), in the precision it is kept in, to be continued from by load_state_dict."""

@@ -261,7 +261,7 @@ bool prepare_layers(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, Py
 PyObject* direct_layers(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   if (count != 4)
-    throw py::type_error("rnnfast: direct_layers: expected 4 arguments, got " + std::to_string(count));
+    TORCH_CHECK_TYPE(false, "rnnfast: direct_layers: expected 4 arguments, got " + std::to_string(count));
   Direct c;
   bool batch_first = false;
   if (!prepare_layers(c, args[0], args[1], args[2], args[3], batch_first)) {
@@ -311,7 +311,7 @@ bool prepare_cell(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, PyOb
 // direct_cell(mode, input, hx, the cell's _parameters) -> the state or None
 PyObject* direct_cell(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 4) throw py::type_error("rnnfast: direct_cell: expected 4 arguments, got " + std::to_string(count));
+  if (count != 4) TORCH_CHECK_TYPE(false, "rnnfast: direct_cell: expected 4 arguments, got " + std::to_string(count));
   Direct c;
   if (!prepare_cell(c, args[0], args[1], args[2], args[3])) {
     PyErr_Clear();

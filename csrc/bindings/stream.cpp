@@ -216,8 +216,8 @@ at::Tensor StreamEngine::run(const at::Tensor& x_in, const at::Tensor* out_given
 namespace {
 
 const at::Tensor& tensor_argument(PyObject* object, const char* name) {
-  if (!THPVariable_Check(object))
-    throw py::type_error(std::string(kName) + ": " + name + ": expected a tensor, got " + Py_TYPE(object)->tp_name);
+  TORCH_CHECK_TYPE(THPVariable_Check(object), kName, ": ", name, ": expected a tensor, got ",
+                   Py_TYPE(object)->tp_name);
   return THPVariable_Unpack(object);
 }
 
@@ -236,7 +236,7 @@ PyObject* stream_call(PyObject* self, PyObject* args, PyObject* kwargs) {
   }
   auto* instance = reinterpret_cast<py::detail::instance*>(self);
   auto* engine = static_cast<StreamEngine*>(instance->get_value_and_holder().value_ptr());
-  if (engine == nullptr) throw py::type_error("rnnfast.Stream: __init__ was not called");
+  TORCH_CHECK_TYPE(engine != nullptr, kName, ": __init__ was not called");
   const at::Tensor& input = tensor_argument(x, "x");
   TORCH_CHECK(!c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::Tracer), kName,
               ": a stream runs outside torch's graphs: trace, export or compile the module itself instead");

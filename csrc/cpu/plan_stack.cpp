@@ -20,18 +20,25 @@ constexpr int64_t kWholeChunks = 4;
 // Of a wavefront: the first and last waves leave threads idle, so there are many, of at least this many steps.
 constexpr int64_t kWaves = 16, kMinWaveSteps = 8;
 
-// A wavefront must promise this much, since its estimate is rough.
-constexpr double kWorthwhile = 0.9;
+// A wavefront may even look this much slower: the estimate knows nothing of other processes, and where they use the
+// cores, meeting at every step costs many times the step (measured: 13 times at H = 128), meeting once a wave
+// little.
+constexpr double kTolerated = 1.1;
 
 // Rough costs of a core, in ns: reading a byte from its own cache, from beyond it; a multiply-add; a barrier.
 constexpr double kNearByte = 1 / 64.0, kFarByte = 1 / 32.0, kMultiplyAdd = 1 / 40.0;
 double barrier_cost(int threads) { return threads == 1 ? 0 : 300 + 30.0 * threads; }
 
+// The recurrent weights of a layer, in elements.
+int64_t recurrent_weights(const LayerShape& s) { return s.gates * s.H * s.P + (s.projection ? s.P * s.H : 0); }
+
+bool near(const Machine& m, int64_t bytes) { return bytes <= m.l2_bytes * 3 / 4; }
+
 // A step of a layer's recurrence, by units on so many threads.
 double step_cost(const LayerShape& s, const Machine& m, int threads) {
-  const int64_t weights = s.gates * s.H * (s.P + (s.projection ? s.P : 0)) / threads;
+  const int64_t weights = recurrent_weights(s) / threads;
   const int64_t bytes = weights * s.element_bytes;
-  const double read = double(bytes) * (bytes <= m.l2_bytes * 3 / 4 ? kNearByte : kFarByte);
+  const double read = double(bytes) * (near(m, bytes) ? kNearByte : kFarByte);
   const double work = double(weights * s.B) * kMultiplyAdd * s.element_bytes / 4;
   return std::max(read, work) + barrier_cost(threads) * (s.projection ? 2 : 1);
 }
@@ -73,15 +80,17 @@ StackPlan plan_stack(const LayerShape& s, int layers, const Machine& m) {
   plan.chunk_steps = s.T;
   const int64_t batch = std::max<int64_t>(1, s.B);
   if (dense && layers > 1) {
-    const int stages = std::min(layers, std::max(1, m.threads));
+    const int64_t in_stage = ceil_div(layers, std::min(layers, std::max(1, m.threads)));
+    const int stages = int(ceil_div(layers, in_stage));  // 4 layers on 3 threads need but 2
+    const bool fits = near(m, recurrent_weights(s) * s.element_bytes);
     const int64_t wave = std::clamp<int64_t>(s.T / kWaves, kMinWaveSteps, kMinWaveSteps + kChunkRows / batch);
     const int64_t waves = ceil_div(s.T, wave);
     const LayerPlan alone = plan_forward(s, m);
-    if (stages > 1 && waves >= 4 && alone.threads > 1 && alone.split == Split::kUnits) {
+    if (stages > 1 && fits && waves >= 4 && alone.threads > 1 && alone.split == Split::kUnits) {
       const double together = layers * step_cost(s, m, m.threads);
       const double waiting = double(waves + stages - 1) / double(waves);
-      const double apart = double(ceil_div(layers, stages)) * step_cost(s, m, 1) * waiting;
-      if (apart < kWorthwhile * together) plan.stages = stages, plan.chunk_steps = wave;
+      const double apart = double(in_stage) * step_cost(s, m, 1) * waiting;
+      if (apart < kTolerated * together) plan.stages = stages, plan.chunk_steps = wave;
     }
     if (plan.stages == 1) {
       const int64_t chunk = std::max(kMinChunkSteps, kChunkRows / batch);

@@ -68,8 +68,9 @@ class Step {
       } else {
         for (int u = 0; u < vectors; ++u) s.pre_activations<R, 1>(first, vector, u, a, x);
       }
-      const int64_t unit = vector * N, left = s.H_ - unit;
-      const int valid = int(left < kWide ? left : kWide);
+      // The units that follow may be another thread's.
+      const int64_t unit = vector * N, left = s.H_ - unit, own = vectors * N;
+      const int valid = int(left < own ? left : own);
 #pragma GCC unroll 1
       for (int r = 0; r < R; ++r) s.finish(a[r], x[r], first + r, unit, valid);
     }
