@@ -120,9 +120,13 @@ def test_two_threads_in_one_stream() -> None:
     stream = Stream(rnnfast.LSTM(64, 256, 2))
     x = torch.zeros(3000, 1, 64)
     worker = threading.Thread(target=stream, args=(x,))
-    worker.start()
-    with pytest.raises(RuntimeError, match="at work in another thread"):
+
+    def poke() -> None:
         while worker.is_alive():
             stream(x[0])
+
+    worker.start()
+    with pytest.raises(RuntimeError, match="at work in another thread"):
+        poke()
     worker.join()
     stream(x[0])

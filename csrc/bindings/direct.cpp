@@ -175,9 +175,15 @@ struct Direct {
     call.y = y.mutable_data_ptr<E>();
     call.h_n = h_n.mutable_data_ptr<E>();
     if (cell.has_cell) call.c_n = c_n.mutable_data_ptr<E>();
+    std::vector<at::Tensor> held;
     std::optional<py::gil_scoped_release> released;
-    if (work() >= kLongWork) released.emplace();
-    if (work() >= kLongWork) prefer_huge_pages(y.mutable_data_ptr(), int64_t(y.nbytes()));
+    if (work() >= kLongWork) {
+      // Another thread may put other parameters into the module meanwhile.
+      held.reserve(weights.size());
+      for (const at::Tensor* w : weights) held.push_back(*w);
+      released.emplace();
+      prefer_huge_pages(y.mutable_data_ptr(), int64_t(y.nbytes()));
+    }
     call_stack(kernels(), call);
   }
 
@@ -260,8 +266,7 @@ bool prepare_layers(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, Py
 // direct_layers(mode, input, hx, the module's __dict__) -> (output, state) or None
 PyObject* direct_layers(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 4)
-    TORCH_CHECK_TYPE(false, "rnnfast: direct_layers: expected 4 arguments, got " + std::to_string(count));
+  TORCH_CHECK_TYPE(count == 4, "rnnfast: direct_layers: expected 4 arguments, got ", count);
   Direct c;
   bool batch_first = false;
   if (!prepare_layers(c, args[0], args[1], args[2], args[3], batch_first)) {
@@ -311,7 +316,7 @@ bool prepare_cell(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, PyOb
 // direct_cell(mode, input, hx, the cell's _parameters) -> the state or None
 PyObject* direct_cell(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 4) TORCH_CHECK_TYPE(false, "rnnfast: direct_cell: expected 4 arguments, got " + std::to_string(count));
+  TORCH_CHECK_TYPE(count == 4, "rnnfast: direct_cell: expected 4 arguments, got ", count);
   Direct c;
   if (!prepare_cell(c, args[0], args[1], args[2], args[3])) {
     PyErr_Clear();
