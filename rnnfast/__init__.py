@@ -7,6 +7,7 @@ from rnnfast.cells import GRUCell, LSTMCell, RNNCell
 from rnnfast.explain import Explanation, explain
 from rnnfast.frozen import Frozen, freeze
 from rnnfast.modules import GRU, LSTM, RNN
+from rnnfast.stream import Stream
 from rnnfast.version import __version__
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "RNNCell",
     "Report",
     "Row",
+    "Stream",
     "__version__",
     "accelerate",
     "accelerated",

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnfast import functional
 from rnnfast.checks import check_input, check_size
+from rnnfast.ops import direct_layers
 from rnnfast.script import torch_twin
 from rnnfast.specs import MODES
 
@@ -182,6 +184,10 @@ class RNNBase(nn.Module):
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Runs all layers over the sequence. Shapes: see the class."""
+        if not is_compiling():
+            result = direct_layers(self.mode, input, hx, self.__dict__)
+            if result is not None:  # plain tensors, no grad: done
+                return result
         return functional.run_module(self, input, hx, flat_weights(self, self._flat_weights_names))
 
     # The checks by torch.nn's names, for subclasses that call them.

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from rnnfast import fallback, functional
 from rnnfast.base import flat_weights
-from rnnfast.ops import LAYERS
+from rnnfast.ops import LAYERS, direct_cell
 from rnnfast.script import torch_twin
 from rnnfast.specs import CELLS, ELMAN, CellSpec
 
@@ -69,7 +70,12 @@ class RNNCellBase(nn.Module):
 
     def _run(self, input: Tensor, hx: Any) -> Any:
         """forward of all cells."""
-        return run_cell(self._spec(), input, hx, step, flat_weights(self, CELL_WEIGHTS))
+        spec = self._spec()
+        if not is_compiling():
+            result = direct_cell(spec.mode, input, hx, self._parameters)
+            if result is not None:  # plain tensors, no grad: done
+                return result
+        return run_cell(spec, input, hx, step, flat_weights(self, CELL_WEIGHTS))
 
     def __prepare_scriptable__(self) -> nn.Module:
         """torch.jit.script cannot compile this class: it gets torch.nn's on the same parameters, in its place."""

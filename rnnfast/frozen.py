@@ -1,23 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference-only snapshots of recurrent modules, whose weights are packed once instead of at each call."""
 
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.jit._trace import is_tracing
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
-from rnnfast import cells, functional
-from rnnfast.base import RNNBase, own_forward
-from rnnfast.fallback import KERNEL_DTYPES
-from rnnfast.inplace import cell_spec, class_name, forward_of_torch, kind_of
-from rnnfast.ops import _C
-from rnnfast.specs import MODES, CellSpec
+from rnnfast import cells, functional, snapshot
+from rnnfast.specs import CellSpec
 
 __all__ = ["Frozen", "freeze"]
 
@@ -73,9 +65,9 @@ class Frozen:
 
     def __init__(self, module: nn.Module) -> None:
         self._rnnfast_module = module
-        self._spec = _check(module)
-        self._is_cell = isinstance(module, nn.RNNCellBase | cells.RNNCellBase)
-        self._parts: tuple[list[Any], torch.dtype] = ([], torch.float32)
+        self._spec = snapshot.check_module(module, "rnnfast.freeze")
+        self._is_cell = snapshot.is_cell(module)
+        self._parts: tuple[Any, torch.dtype]
         self.refresh()
 
     def refresh(self) -> None:
@@ -85,34 +77,17 @@ class Frozen:
             ValueError: there are no kernels for the device or dtype that the module now has, or it has a size of 0.
         """
         module = self._rnnfast_module
-        with torch.no_grad():
-            names: Any = cells.CELL_WEIGHTS if self._is_cell else module._flat_weights_names
-            weights = _weights(module, names)
-            first = weights[0]
-            if not first.is_cpu or first.dtype not in KERNEL_DTYPES:
-                what = f"device {first.device.type}" if not first.is_cpu else f"dtype {first.dtype}"
-                raise ValueError(
-                    f"rnnfast.freeze: {class_name(type(module))}: no rnnfast kernels for {what}; "
-                    "snapshots are for the CPU, in float32, float64, float16 and bfloat16"
-                )
-            if not all(first.shape) or module.hidden_size == 0:
-                raise ValueError(f"rnnfast.freeze: {class_name(type(module))}: no rnnfast kernels for sizes of 0")
-            has_biases = len(weights) > 2 if self._is_cell else bool(module.bias)
-            bidirectional = bool(getattr(module, "bidirectional", False))
-            layers = int(getattr(module, "num_layers", 1))
-            each = len(weights) // layers
-            groups = [weights[each * layer : each * (layer + 1)] for layer in range(layers)]
-            packed = [_C.FrozenLayer(self._spec.name, group, has_biases, bidirectional) for group in groups]
+        parts = snapshot.pack(module, self._spec, "rnnfast.freeze")
         for name in _ATTRIBUTES:
             if hasattr(module, name):
                 self.__dict__[name] = getattr(module, name)
         self._text = f"{type(module).__name__}({module.extra_repr()})"
-        self._parts = (packed, first.dtype)  # last and at once: calls in other threads see the old or the new
+        self._parts = parts  # last and at once: calls in other threads see the old or the new
 
     @property
     def bytes(self) -> int:
         """Memory of the packed weights."""
-        return sum(int(layer.bytes) for layer in self._parts[0])
+        return int(self._parts[0].bytes)
 
     def __call__(self, input: Any, hx: Any = None) -> Any:
         """Runs the module's layers, or the cell's step. Shapes and errors: see the class."""
@@ -136,19 +111,16 @@ class Frozen:
 
     def _call_layers(self, input: Any, hx: Any) -> Any:
         """As functional.run_sequence, on packed weights."""
-        layers, dtype = self._parts
+        stack, dtype = self._parts
         spec = self._spec
         directions = 2 if self.bidirectional else 1
 
         def run(x: Tensor, batch_sizes: Tensor | None, h0: Tensor | None, c0: Tensor | None) -> Any:
-            def layer(index: int, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Any:
-                return layers[index].forward(x, h0, c0, batch_sizes)
-
             try:
                 result = None
                 if torch.is_autocast_enabled("cpu"):
                     x, h0, c0, result = _cast(x, h0, c0, dtype, spec.autocast_promotes)
-                y, h_n, c_n = functional.run_stack(layer, len(layers), directions, x, h0, c0)
+                y, h_n, c_n = stack.forward(x, h0, c0, batch_sizes)
             except RuntimeError as error:
                 _check_plain(error, x, h0, c0)
                 raise
@@ -162,14 +134,12 @@ class Frozen:
 
     def _step(self, spec: CellSpec, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """As cells.step, on packed weights."""
-        layers, dtype = self._parts
+        stack, dtype = self._parts
         result = None
         if torch.is_autocast_enabled("cpu"):
             x, h, c, result = _cast(x, h, c, dtype, spec.nonlinearity is None)
         try:
-            _, h_n, c_n = layers[0].forward(
-                x[None], None if h is None else h[None], None if c is None else c[None], None
-            )
+            _, h_n, c_n = stack.forward(x[None], None if h is None else h[None], None if c is None else c[None], None)
         except RuntimeError as error:
             _check_plain(error, x, h, c)
             failed = error
@@ -208,38 +178,3 @@ def _check_plain(error: RuntimeError, *tensors: Tensor | None) -> None:
                 "rnnfast.freeze: a snapshot has no autograd and takes part in no function transform "
                 "(torch.func.vmap, grad, jvp, fake tensors): call the module itself there"
             ) from error
-
-
-def _check(module: Any) -> CellSpec:
-    """Which cell a module runs; raises for what cannot be frozen."""
-    if isinstance(module, RNNBase | cells.RNNCellBase):
-        reason = own_forward(module)
-        spec = MODES[module.mode] if isinstance(module, RNNBase) else module._spec()
-    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        reason = forward_of_torch(module)
-        spec = MODES[module.mode] if isinstance(module, nn.RNNBase) else cell_spec(module, kind_of(module))
-    else:
-        raise TypeError(
-            "rnnfast.freeze: module: expected an RNN, LSTM, GRU or cell of rnnfast or torch.nn, "
-            f"got {type(module).__name__} (of a model, freeze its recurrent modules)"
-        )
-    if reason is not None:
-        raise TypeError(f"rnnfast.freeze: {class_name(type(module))}: {reason}, which a snapshot would not run")
-    return spec
-
-
-def _weights(module: Any, names: Sequence[str]) -> list[Tensor]:
-    """The weights of these names as the module's next call would see them; absent biases left out, or both there."""
-    computed = {}
-    for hook in module._forward_pre_hooks.values():  # these compute a weight before each call
-        if isinstance(hook, WeightNorm):
-            computed[hook.name] = hook.compute_weight(module)
-        elif isinstance(hook, SpectralNorm):
-            computed[hook.name] = hook.compute_weight(module, do_power_iteration=False)
-        elif isinstance(hook, BasePruningMethod):
-            computed[hook._tensor_name] = hook.apply_mask(module)
-    weights = [computed[name] if name in computed else getattr(module, name) for name in names]
-    if any(weight is None for weight in weights):  # a cell's biases
-        zeros = [torch.zeros_like(weights[0][:, 0]) if weight is None else weight for weight in weights]
-        return zeros if any(weight is not None for weight in weights[2:]) else weights[:2]
-    return weights

@@ -9,10 +9,12 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.utils import parametrize
 
 from rnnfast import cells, functional
 from rnnfast.base import flat_weights
+from rnnfast.ops import direct_cell, direct_layers
 from rnnfast.specs import CELLS, ELMAN, CellSpec
 
 __all__ = [
@@ -199,6 +201,11 @@ def _sequence_forward(self: Any, input: Any, hx: Any = None) -> Any:
             self._update_flat_weights()
             weights = self._flat_weights
             break
+    else:
+        if not is_compiling():
+            result = direct_layers(self.mode, input, hx, self.__dict__)
+            if result is not None:  # plain tensors, no grad: done
+                return result
     return functional.run_module(self, input, hx, weights)
 
 
@@ -238,8 +245,12 @@ def _cell_forward(kind: type[nn.Module]) -> Callable[..., Any]:
 
     def forward(self: Any, input: Tensor, hx: Any = None) -> Any:
         """One step, on rnnfast's kernels."""
-        weights = flat_weights(self, cells.CELL_WEIGHTS)
-        return cells.run_cell(cell_spec(self, kind), input, hx, cells.step, weights)
+        spec = cell_spec(self, kind)
+        if not is_compiling():
+            result = direct_cell(spec.mode, input, hx, self._parameters)
+            if result is not None:  # plain tensors, no grad: done
+                return result
+        return cells.run_cell(spec, input, hx, cells.step, flat_weights(self, cells.CELL_WEIGHTS))
 
     return forward
 

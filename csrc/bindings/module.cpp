@@ -5,9 +5,11 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
+#include "bindings/direct.h"
 #include "bindings/frozen.h"
 #include "bindings/limits.h"
 #include "bindings/machine.h"
+#include "bindings/stream.h"
 #include "cpu/kernels.h"
 
 #ifndef RNNFAST_VERSION
@@ -100,13 +102,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   });
   m.def("explain_layer", &explain_layer, py::arg("cell"), py::arg("T"), py::arg("B"), py::arg("I"), py::arg("H"),
         py::arg("P"), py::arg("directions"), py::arg("element_bytes"), py::arg("training"));
-  py::class_<FrozenLayer>(m, "FrozenLayer")
-      .def(py::init([](const std::string& cell, const std::vector<at::Tensor>& weights, bool has_biases,
+  py::class_<FrozenStack, std::shared_ptr<FrozenStack>>(m, "FrozenStack")
+      .def(py::init([](const std::string& cell, const std::vector<std::vector<at::Tensor>>& layers, bool has_biases,
                        bool bidirectional) {
-             return std::make_unique<FrozenLayer>(cell_named(cell), weights, has_biases, bidirectional);
+             return std::make_shared<FrozenStack>(cell_named(cell), layers, has_biases, bidirectional);
            }),
-           py::arg("cell"), py::arg("weights"), py::arg("has_biases"), py::arg("bidirectional"))
-      .def("forward", &FrozenLayer::forward, py::arg("x"), py::arg("h0") = py::none(), py::arg("c0") = py::none(),
+           py::arg("cell"), py::arg("layers"), py::arg("has_biases"), py::arg("bidirectional"))
+      .def("forward", &FrozenStack::forward, py::arg("x"), py::arg("h0") = py::none(), py::arg("c0") = py::none(),
            py::arg("batch_sizes") = py::none(), py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly("bytes", &FrozenLayer::bytes);
+      .def_property_readonly("bytes", &FrozenStack::bytes);
+  define_stream(m);
+  define_direct(m);
 }
