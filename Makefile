@@ -2,7 +2,7 @@
 # Every target starts from a bare checkout; what is up to date is not done again.
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
-#   make bench    measures against torch.nn's modules                    (BENCH_ARGS="--quick" ...)
+#   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
 #   make lint | cpp-test | tsan | third-party | setup | clean
 
 PYTHON ?= python3
@@ -54,8 +54,13 @@ $(VENV)/third-party: $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt pyro-ppl pytorch-nlp snntorch torch-geometric
 	@touch $@
 
-bench: setup
-	$(PY) benchmarks/run.py $(BENCH_ARGS)
+# The rivals of the benchmark besides torch.nn; it runs without them too, and says so.
+bench: setup $(VENV)/bench
+	$(VENV)/bin/rnnfast bench $(BENCH_ARGS)
+
+$(VENV)/bench: $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt onnxruntime openvino onnx
+	@touch $@
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
