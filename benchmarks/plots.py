@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import sweeps
+from . import report, sweeps
 from .cases import MEASURED
 from .report import NAMES, OURS, THEIRS, shape
 from .targets import Row
@@ -96,8 +96,9 @@ def _ratios(rows: list[Row], mode: str) -> Any:
         for number, name in enumerate(names):
             bars = [(i, r[f"{name}_ms"] / r[f"{r['ours']}_ms"]) for i, r in enumerate(some) if f"{name}_ms" in r]
             places = [i + (number - (len(names) - 1) / 2) * width for i, _ in bars]
-            drawn = axes.bar(places, [v for _, v in bars], width, label=NAMES[name], color=COLOURS.get(name))
-            axes.bar_label(drawn, fmt="%.1f", fontsize=6)
+            heights = [v - 1.0 for _, v in bars]  # from the line at 1, up or down
+            drawn = axes.bar(places, heights, width, 1.0, label=NAMES[name], color=COLOURS.get(name))
+            axes.bar_label(drawn, [report.significant(v) for _, v in bars], fontsize=6)
         axes.axhline(1.0, color="black", linewidth=1)
         axes.set_yscale("log")
         axes.set_xticks(range(len(some)), [shape(row).replace(" ", "\n") for row in some], fontsize=7)

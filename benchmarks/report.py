@@ -139,14 +139,14 @@ def tables(rows: list[Row]) -> str:
 
 def columns_of(mode: str, rows: list[Row]) -> list[Column]:
     """What a table of this mode shows of these rows; also of the page (page.py)."""
-    columns: list[Column] = [("cell", 8, lambda r: r["cell"]), ("T,B,I,H", 19, shape)]
+    columns: list[Column] = [("cell", 8, lambda r: r["cell"]), ("T,B,I,H", 17, shape)]
     if mode == "memory":
         megabytes = (("rnnfast MB", "rnnfast_bytes"), ("torch MB", "torch_bytes"), ("spread MB", "bytes_spread"))
         columns += [(heading, 10, _number(key, 2, 2**-20)) for heading, key in megabytes]
         columns.append(("rnnfast/torch", 13, _number("bytes_ratio", 2)))
     else:
         ours = rows[0]["ours"]
-        columns += [(f"{NAMES[ours]} ms", 10, _number(f"{ours}_ms")), ("quartiles", 16, _quartiles)]
+        columns += [(f"{NAMES[ours]} ms", 10, _number(f"{ours}_ms")), ("quartiles", 15, _quartiles)]
         for name in (*OURS, *THEIRS):
             if name != ours and any(f"{name}_ms" in row for row in rows):
                 columns.append((NAMES[name], max(6, len(NAMES[name])), _multiple(name)))

@@ -29,9 +29,13 @@ class Target:
     together: bool = False
     isa: str = ""
 
+    def applies(self, isa: str) -> bool:
+        """Whether it is asked of this instruction set."""
+        return not self.isa or (isa == self.isa.removeprefix("!")) != self.isa.startswith("!")
+
     def concerns(self, row: Row, isa: str) -> bool:
         """Whether the row is one of those."""
-        if self.isa and (isa == self.isa.removeprefix("!")) == self.isa.startswith("!"):
+        if not self.applies(isa):
             return False
         for name, wanted in self.where.items():
             if name.startswith("at_least_"):
@@ -133,7 +137,7 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 def outcomes(rows: list[Row], isa: str, name: Callable[[Row], str]) -> list[Outcome]:
     """Every target that applies to this kind of machine. name: how a row is called among the misses."""
-    return [_outcome(t, rows, isa, name) for t in TARGETS if not t.isa or (isa == t.isa) != t.isa.startswith("!")]
+    return [_outcome(t, rows, isa, name) for t in TARGETS if t.applies(isa)]
 
 
 def _outcome(target: Target, rows: list[Row], isa: str, name: Callable[[Row], str]) -> Outcome:
