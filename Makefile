@@ -3,7 +3,7 @@
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
 #   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
-#   make lint | cpp-test | tsan | third-party | setup | clean
+#   make lint | cpp-test | tsan | third-party | bench-rivals | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -15,7 +15,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*)
 
-.PHONY: setup demo test bench third-party lint format cpp-test tsan clean check-tools
+.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan clean check-tools
 
 setup: $(VENV)/built
 
@@ -55,8 +55,10 @@ $(VENV)/third-party: $(VENV)/installed
 	@touch $@
 
 # The rivals of the benchmark besides torch.nn; it runs without them too, and says so.
-bench: setup $(VENV)/bench
+bench: setup bench-rivals
 	$(VENV)/bin/rnnfast bench $(BENCH_ARGS)
+
+bench-rivals: $(VENV)/bench
 
 $(VENV)/bench: $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt onnxruntime openvino onnx

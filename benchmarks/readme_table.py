@@ -30,13 +30,14 @@ def speed(report: dict[str, Any]) -> str:
     facts = ["; ".join(f"{name} {text}" for name, text in describe(report["machine"]).items()) + "."]
     rows = [{"cell": "lstm", **row} for row in report["rows"]]  # reports of the first version: LSTM only, unnamed
     if "format" not in report:
-        facts.append("An older report: torch.nn is the only rival, and the fraction is that of the FMA peak.")
+        facts.append("An older report: torch.nn is the only rival, and the FMA peak the only limit.")
+    share = "of limit" if "format" in report else "of FMA peak"
     cells = [cell for cell in MEASURED if any(row["cell"] == cell for row in rows)]
     shapes: dict[str, dict[tuple[str, str], Row]] = {}
     for row in rows:
         if row["mode"] in ("inference", "training", "streaming"):
             shapes.setdefault(_label(row), {})[row["cell"], row["mode"]] = row
-    head = "| T, B, I, H |" + "".join(f" {title(cell)} | training | of limit |" for cell in cells)
+    head = "| T, B, I, H |" + "".join(f" {title(cell)} | training | {share} |" for cell in cells)
     lines = [head, "| --- |" + " --- | --- | --- |" * len(cells)]
     for label, found in shapes.items():
         fields = [label]

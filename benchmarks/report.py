@@ -151,7 +151,7 @@ def columns_of(mode: str, rows: list[Row]) -> list[Column]:
             if name != ours and any(f"{name}_ms" in row for row in rows):
                 columns.append((NAMES[name], max(6, len(NAMES[name])), _multiple(name)))
         if mode != "overhead":
-            columns += [("limit by", 8, lambda r: r["limit_by"]), ("of it", 5, _percent("of_limit"))]
+            columns += [("limit", 5, lambda r: r["limit_by"]), ("of it", 5, _percent("of_limit"))]
             columns.append(("peak", 5, _percent("of_peak")))
         if any("of_bandwidth" in row for row in rows):
             columns.append(("scan", 5, _percent("of_bandwidth")))

