@@ -22,7 +22,8 @@ from .limits import Limits
 from .report import Measured
 
 QUICK_SECONDS, QUICK_ROUNDS = 0.5, 5
-QUICK_LIMIT = 90.0  # seconds after which --quick begins no further case, so that it ends within two minutes
+QUICK_CASE = 6.0  # seconds after which a case of --quick has had enough rounds: two
+QUICK_LIMIT = 80.0  # seconds after which --quick begins no further case, so that it ends within two minutes
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.2, 3
 Item = TypeVar("Item", Case, sweeps.Point)
 
@@ -115,17 +116,11 @@ def measure(cases: list[Case], along: list[sweeps.Point], args: argparse.Namespa
     if args.quick:
         seconds, rounds = min(seconds, QUICK_SECONDS), min(rounds, QUICK_ROUNDS)
     ends = time.monotonic() + QUICK_LIMIT if args.quick else float("inf")
-    for case in progress(cases):
-        if time.monotonic() > ends:
-            found.skipped.append(str(case))
-            continue
+    for case in progress(cases, ends, found.skipped):
         with noted(case, found):
             found.measured.append(measure_case(case, args, seconds, rounds))
     spent = min(seconds, SWEEP_SECONDS) / (2 if args.quick else 1)
-    for point in progress(along):
-        if time.monotonic() > ends:
-            found.skipped.append(str(point))
-            continue
+    for point in progress(along, ends, found.skipped):
         with noted(point, found):
             found.sweeps.append(sweeps.measure(point, args.rivals, spent, min(rounds, SWEEP_ROUNDS)))
 
@@ -144,7 +139,8 @@ def measure_case(case: Case, args: argparse.Namespace, seconds: float, rounds: i
     if case.mode == "memory":
         return Measured(case, "rnnfast", memory=memory.measure(case, args.threads, 1 if args.quick else 3))
     contenders, left_out = rivals.verified(case, args.threads, args.rivals)
-    timings = timing.race({name: contender.run for name, contender in contenders.items()}, seconds, rounds)
+    most = QUICK_CASE if args.quick else float("inf")
+    timings = timing.race({name: contender.run for name, contender in contenders.items()}, seconds, rounds, most)
     recurrence = limits.recurrence_seconds(case, seconds / 4, rounds) if limits.measures_recurrence(case) else None
     return Measured(case, rivals.ours(case.mode), timings, left_out, recurrence)
 
@@ -158,16 +154,15 @@ def make_document(facts: dict[str, Any], bounds: Limits, without: str | None, fo
         "read_bandwidth_gbs": {str(size): speed for size, speed in bounds.bandwidth.items()},
     }
     left_out = report.notes([*rows, *({**s, "layers": 1, "directions": 1} for s in found.sweeps)])
-    skipped = [f"{len(found.skipped)} cases skipped, since --quick ends: {', '.join(found.skipped)}"] * bool(
-        found.skipped
-    )
+    skipped = found.skipped[:3] + (["..."] if len(found.skipped) > 3 else [])
+    ended = [f"{len(found.skipped)} cases skipped, since --quick ends within two minutes: {', '.join(skipped)}"]
     return {
         "machine": machine,
         "rows": rows,
         "means": targets.means(rows),
         "outcomes": [asdict(outcome) for outcome in targets.outcomes(rows, facts["isa"], report.label)],
         "sweeps": found.sweeps,
-        "notes": [*([without] if without else []), *left_out, *skipped],
+        "notes": [*([without] if without else []), *left_out, *(ended if skipped else [])],
         "failures": found.failures,
         "complete": not found.interrupted,
     }
@@ -207,19 +202,26 @@ def write(out: Path, document: dict[str, Any], with_plots: bool) -> None:
     print(f"\nwritten to {shown}: {', '.join(written)}")
 
 
-def progress(items: Sequence[Item]) -> Iterator[Item]:
-    """Each item, its name on a bar with the time left; without tqdm, or in a log, a line for each."""
+def progress(items: Sequence[Item], ends: float, skipped: list[str]) -> Iterator[Item]:
+    """Each item, its name on a bar with the time left; without tqdm, or in a log, a line for each. Those whose turn
+    comes after `ends` (time.monotonic) go to `skipped` instead."""
     try:
         from tqdm import tqdm
     except ImportError:
         tqdm = None
     if tqdm is None or not sys.stderr.isatty():
         for number, item in enumerate(items, 1):
+            if time.monotonic() > ends:
+                skipped.append(str(item))
+                continue
             _say(f"[{number}/{len(items)}] {item}")
             yield item
         return
     with tqdm(total=len(items), unit="case", dynamic_ncols=True, file=sys.stderr, mininterval=0) as bar:
         for item in items:
+            if time.monotonic() > ends:
+                skipped.append(str(item))
+                continue
             bar.set_description_str(str(item))
             yield item
             bar.update()

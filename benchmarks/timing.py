@@ -25,8 +25,11 @@ class Timing:
     repeats: int  # samples
 
 
-def race(rivals: Mapping[str, Callable[[], object]], seconds: float, least: int) -> dict[str, Timing]:
-    """Times the rivals in turns, A B C, C B A, A B C, ..., for about `seconds` and at least `least` rounds.
+def race(
+    rivals: Mapping[str, Callable[[], object]], seconds: float, least: int, most: float = float("inf")
+) -> dict[str, Timing]:
+    """Times the rivals in turns, A B C, C B A, A B C, ..., for about `seconds` and at least `least` rounds, but no more
+    than two once `most` seconds have gone.
 
     After a call, the threads of torch's pool spin for 10 ms and those of ONNX Runtime for up to 50 (measured), on the
     cores that the next rival needs. So a turn begins when the process uses no time any more, and, where calls are
@@ -46,6 +49,8 @@ def race(rivals: Mapping[str, Callable[[], object]], seconds: float, least: int)
                 samples[name] += _turn(rivals[name], once[name])
             order.reverse()
             rounds += 1
+            if rounds >= 2 and time.perf_counter() - started > most:
+                break
     finally:
         if collecting:
             gc.enable()
