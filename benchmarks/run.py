@@ -22,8 +22,8 @@ from .limits import Limits
 from .report import Measured
 
 QUICK_SECONDS, QUICK_ROUNDS = 0.5, 5
-QUICK_CASE = 6.0  # seconds after which a case of --quick has had enough rounds: two
-QUICK_LIMIT = 80.0  # seconds after which --quick begins no further case, so that it ends within two minutes
+QUICK_CASE = 4.0  # seconds after which a case of --quick has had enough rounds: two
+QUICK_LIMIT = 75.0  # seconds after which --quick begins no further case, so that it ends within two minutes
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.2, 3
 Item = TypeVar("Item", Case, sweeps.Point)
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes the report; returns the exit code: 130 after Ctrl-C, 1 where rnnfast failed."""
+    ends = time.monotonic() + QUICK_LIMIT if args.quick else float("inf")
     cases = chosen(all_cases(args.quick), args.cell, args.mode, args.case, not args.no_memory)
     reason = memory.unavailable()
     if reason and any(case.mode == "memory" for case in cases):
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     bounds, without = None, None
     try:
         bounds, without = measure_limits(args.threads)
-        measure(cases, points(args, cases), args, found)
+        measure(cases, points(args, cases), args, found, ends)
     except KeyboardInterrupt:
         found.interrupted = True
         _say(f"interrupted: {len(found.measured)} of {len(cases)} cases measured")
@@ -110,12 +111,11 @@ def measure_limits(threads: int) -> tuple[Limits, str | None]:
     return Limits(threads, limits.measure_peak(threads), bandwidth), reason
 
 
-def measure(cases: list[Case], along: list[sweeps.Point], args: argparse.Namespace, found: Found) -> None:
-    """Fills `found`, case by case. A failure of rnnfast is noted, and the next case follows."""
+def measure(cases: list[Case], along: list[sweeps.Point], args: argparse.Namespace, found: Found, ends: float) -> None:
+    """Fills `found`, case by case, beginning none after `ends`. A failure of rnnfast is noted, and the next follows."""
     seconds, rounds = args.seconds, args.rounds
     if args.quick:
         seconds, rounds = min(seconds, QUICK_SECONDS), min(rounds, QUICK_ROUNDS)
-    ends = time.monotonic() + QUICK_LIMIT if args.quick else float("inf")
     for case in progress(cases, ends, found.skipped):
         with noted(case, found):
             found.measured.append(measure_case(case, args, seconds, rounds))

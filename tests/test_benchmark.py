@@ -173,11 +173,10 @@ def test_failures_of_ours_are_told(
     assert "FAILED: gru streaming 1,1,256,256" in capsys.readouterr().out
 
 
-def test_quick_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_ends() -> None:
     """On a slow machine it skips cases, and says which."""
-    monkeypatch.setattr(runner, "QUICK_LIMIT", -1.0)
     found = runner.Found()
-    runner.measure(all_cases(quick=True)[:2], [], parsed("--quick"), found)
+    runner.measure(all_cases(quick=True)[:2], [], parsed("--quick"), found, -1.0)
     assert found.measured == []
     assert found.skipped == ["lstm inference 100,1,128,128", "lstm training 100,1,128,128"]
 
