@@ -2,8 +2,8 @@
 # Every target starts from a bare checkout; what is up to date is not done again.
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
-#   make bench    measures against torch.nn's modules                    (BENCH_ARGS="--quick" ...)
-#   make lint | cpp-test | tsan | neon-test | third-party | setup | clean
+#   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
+#   make lint | cpp-test | tsan | neon-test | third-party | bench-rivals | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -15,7 +15,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
 
-.PHONY: setup demo test bench third-party lint format cpp-test tsan neon-test clean check-tools
+.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test clean check-tools
 
 setup: $(VENV)/built
 
@@ -54,8 +54,15 @@ $(VENV)/third-party: $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt pyro-ppl pytorch-nlp snntorch torch-geometric
 	@touch $@
 
-bench: setup
-	$(PY) benchmarks/run.py $(BENCH_ARGS)
+# The rivals of the benchmark besides torch.nn; it runs without them too, and says so.
+bench: setup bench-rivals
+	$(VENV)/bin/rnnfast bench $(BENCH_ARGS)
+
+bench-rivals: $(VENV)/bench
+
+$(VENV)/bench: $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt onnxruntime openvino onnx
+	@touch $@
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured, of every cell: the standard shapes in inference and training, the streaming step, two bidirectional
-layers, and the peak memory of a training step; and what each must reach."""
+layers, the overhead of a call, and the peak memory of a training step. What each must reach: targets.py."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from rnnfast.specs import CELLS
 Shape = tuple[int, int, int, int]  # T, B, I, H
 
 MEASURED = ("lstm", "gru", "rnn_tanh")
-MODES = ("inference", "training", "streaming", "memory")
+MODES = ("inference", "training", "streaming", "overhead", "memory")
+FLOAT = 4  # bytes: everything here is float32
 
 STANDARD: tuple[Shape, ...] = (
     (100, 1, 128, 128),
@@ -25,6 +26,7 @@ STANDARD: tuple[Shape, ...] = (
     (64, 64, 128, 128),
 )
 STREAMING: tuple[Shape, ...] = ((1, 1, 128, 128), (1, 1, 256, 256), (1, 1, 512, 512))
+OVERHEAD: Shape = (1, 1, 16, 16)  # so little work that the call itself is what takes time
 BIDIRECTIONAL: tuple[Shape, ...] = ((100, 1, 256, 256), (64, 32, 256, 256))  # two layers, of LSTM and GRU
 MEMORY: tuple[Shape, ...] = ((100, 1, 512, 512), *(shape for shape in STANDARD if shape[1] >= 8))
 
@@ -32,7 +34,7 @@ MEMORY: tuple[Shape, ...] = ((100, 1, 512, 512), *(shape for shape in STANDARD i
 @dataclass(frozen=True)
 class Case:
     """One row of the table. Training: forward, and backward with a given output gradient to x and all weights. Memory:
-    the same step. Streaming: one step with a given state."""
+    the same step. Streaming: one step with a given state. Overhead: the same, of a cell that does next to nothing."""
 
     cell: str  # a key of rnnfast.specs.CELLS
     mode: str  # one of MODES
@@ -52,19 +54,33 @@ class Case:
         return self.mode in ("training", "memory")
 
     @property
+    def has_state(self) -> bool:
+        """Whether the call is given a state, as a stream gives it from step to step."""
+        return self.mode in ("streaming", "overhead")
+
+    @property
+    def rows(self) -> int:
+        """Of the weight matrices of one layer, all its directions together."""
+        return self.directions * CELLS[self.cell].gates * self.H
+
+    @property
     def flops(self) -> float:
         """Multiply-adds of the matrix products, two flops each; a training step has three times the forward's."""
         inputs = self.I + (self.layers - 1) * self.directions * self.H  # of all layers together
-        rows = self.directions * CELLS[self.cell].gates * self.H
-        forward = 2.0 * self.T * self.B * rows * (inputs + self.layers * self.H)
+        forward = 2.0 * self.T * self.B * self.rows * (inputs + self.layers * self.H)
         return 3 * forward if self.trains else forward
 
     @property
-    def target(self) -> float:
-        """Memory: the most that rnnfast / torch.nn may be, in bytes. Else: the least torch.nn / rnnfast, in time."""
-        if self.mode == "memory":
-            return 0.6 if self.cell in ("lstm", "gru") else 1.0
-        return 0.9 if self.mode == "inference" and self.cell == "lstm" and self.B >= 32 else 1.0
+    def step_bytes(self) -> int:
+        """Bytes of weights that one layer must read at each step, whatever the kernel: W_hh, since the input's share
+        can be computed for many steps at once. Where the call is one step, W_ih too."""
+        columns = self.H + (self.I if self.T == 1 else 0)
+        return self.rows * columns * FLOAT
+
+    @property
+    def passes(self) -> int:
+        """How often such a step is made, one after the other: layers, steps, and in training there and back."""
+        return self.layers * self.T * (2 if self.trains else 1)
 
     @property
     def stack(self) -> str:
@@ -87,6 +103,7 @@ def all_cases(quick: bool) -> list[Case]:
     for cell in MEASURED:
         cases += [Case(cell, mode, *shape) for shape in standard for mode in ("inference", "training")]
         cases += [Case(cell, "streaming", *shape) for shape in streaming]
+        cases.append(Case(cell, "overhead", *OVERHEAD))
         if cell in ("lstm", "gru"):
             cases += [Case(cell, mode, *shape, 2, 2) for shape in bidirectional for mode in ("inference", "training")]
         cases += [Case(cell, "memory", *shape) for shape in memory]

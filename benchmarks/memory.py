@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case
+from .cases import Case
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = __package__ or "benchmarks"  # in a wheel: rnnfast.benchmarks
+ROOT = Path(__file__).resolve().parents[len(PACKAGE.split("."))]  # what Python must find it in
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
 
 
@@ -60,7 +61,7 @@ def measure(case: Case, threads: int, repeats: int) -> dict[str, list[int]]:
 
 
 def _child(case: Case, rival: str, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.memory", case.cell, *map(str, case.shape), rival, str(threads)]
+    command = [sys.executable, "-m", f"{PACKAGE}.memory", case.cell, *map(str, case.shape), rival, str(threads)]
     environment = {**os.environ, **ALLOCATOR}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -91,7 +92,7 @@ def _main(cell: str, *numbers_and_rival: str) -> None:
     *sizes, rival, threads = numbers_and_rival
     import torch
 
-    from benchmarks import rivals
+    from . import rivals
 
     torch.set_num_threads(int(threads))
     case, tiny = Case(cell, "memory", *map(int, sizes)), Case(cell, "memory", 5, 3, 16, 24)

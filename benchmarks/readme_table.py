@@ -1,51 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes README.md's tables from a kept report: `python -m benchmarks.readme_table RESULTS.json`."""
+"""Writes README.md's tables from the kept reports: `python -m benchmarks.readme_table [RESULTS.json ...]`."""
 
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rnnfast.specs import CELLS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+from .cases import MEASURED
+from .page import describe
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+KEPT = ROOT / "benchmarks/results"
+Row = dict[str, Any]
+_RIVALS = ("ratio", "ratio_onnxruntime", "ratio_openvino")
 
 
-def ratios(report: dict[str, Any]) -> str:
-    """A table for each cell, a row for each shape: ratio in inference and training, fraction of the FMA peak."""
-    machine = report["machine"]
-    blocks = [
-        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['isa']}, torch {machine['torch']}; "
-        f"fp32 FMA peak {machine['fma_peak_gflops']:.0f} GF/s on {machine['threads']} threads."
-    ]
-    cells: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in report["rows"]:
-        if row["mode"] != "memory":
-            shapes = cells.setdefault(row.get("cell", "lstm"), {})  # reports of the first version: LSTM only
-            shapes.setdefault(_label(row), {})[row["mode"]] = row
-    for cell, shapes in cells.items():
-        lines = [
-            f"| {title(cell)}: T, B, I, H | inference, or streaming step | training step "
-            "| ours: inference, training (ms) | of FMA peak |",
-            "| --- | --- | --- | --- | --- |",
-            *(_line(label, modes) for label, modes in shapes.items()),
-        ]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+def kept() -> list[Path]:
+    """The reports that the repository keeps, one for each kind of machine."""
+    return [path for path in sorted(KEPT.glob("*/results.json")) if path.parent.name != "local"]
+
+
+def speed(report: dict[str, Any]) -> str:
+    """The machine in words, and a row for each shape: ratios and fractions of the limit of each cell."""
+    facts = ["; ".join(f"{name} {text}" for name, text in describe(report["machine"]).items()) + "."]
+    rows = [{"cell": "lstm", **row} for row in report["rows"]]  # reports of the first version: LSTM only, unnamed
+    if "format" not in report:
+        facts.append("An older report: torch.nn is the only rival, and the FMA peak the only limit.")
+    share = "of limit" if "format" in report else "of FMA peak"
+    cells = [cell for cell in MEASURED if any(row["cell"] == cell for row in rows)]
+    shapes: dict[str, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        if row["mode"] in ("inference", "training", "streaming"):
+            shapes.setdefault(_label(row), {})[row["cell"], row["mode"]] = row
+    head = "| T, B, I, H |" + "".join(f" {title(cell)} | training | {share} |" for cell in cells)
+    lines = [head, "| --- |" + " --- | --- | --- |" * len(cells)]
+    for label, found in shapes.items():
+        fields = [label]
+        for cell in cells:
+            forward = found.get((cell, "inference")) or found.get((cell, "streaming"))
+            training = found.get((cell, "training"))
+            fields += [_ratios(forward), _number(training), ", ".join(filter(None, map(_share, (forward, training))))]
+        lines.append("| " + " | ".join(fields) + " |")
+    return "\n\n".join([" ".join(facts), "\n".join(lines), *_targets(report)])
 
 
 def memory(report: dict[str, Any]) -> str:
     """A row for each shape, a column for each cell: MB of rnnfast and torch.nn, and their ratio."""
     rows = [row for row in report["rows"] if row["mode"] == "memory"]
     cells = list(dict.fromkeys(row["cell"] for row in rows))
-    shapes: dict[str, dict[str, dict[str, Any]]] = {}
+    shapes: dict[str, dict[str, Row]] = {}
     for row in rows:
         shapes.setdefault(_label(row), {})[row["cell"]] = row
     lines = [f"| T, B, I, H | {' | '.join(map(title, cells))} |", "| --- |" + " --- |" * len(cells)]
     for label, found in shapes.items():
         lines.append(f"| {label} | " + " | ".join(_bytes(found.get(cell)) for cell in cells) + " |")
-    return "\n".join(lines)
+    return "MB, rnnfast / torch.nn.\n\n" + "\n".join(lines)
 
 
 def title(cell: str) -> str:
@@ -54,25 +68,42 @@ def title(cell: str) -> str:
     return spec.label + (f" ({spec.nonlinearity})" if spec.nonlinearity else "")
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label(row: Row) -> str:
     layers, directions = row.get("layers", 1), row.get("directions", 1)
     stack = "" if layers == directions == 1 else f"; {layers} layers, {directions} directions"
     return ", ".join(str(row[k]) for k in "TBIH") + stack
 
 
-def _line(label: str, modes: dict[str, dict[str, Any]]) -> str:
-    shown = [modes.get("inference") or modes.get("streaming"), modes.get("training")]
-    given = [row for row in shown if row]
-    fields = [f"{row['ratio']:.2f}" if row else "" for row in shown]
-    fields.append(", ".join(f"{row['rnnfast_ms']:.3g}" for row in given))
-    fields.append(", ".join(f"{row['of_peak']:.0%}" for row in given))
-    return f"| {label} | " + " | ".join(fields) + " |"
-
-
-def _bytes(row: dict[str, Any] | None) -> str:
+def _ratios(row: Row | None) -> str:
+    """torch.nn / ONNX Runtime / OpenVINO, as far as they were measured."""
     if row is None:
         return ""
-    return f"{row['rnnfast_bytes'] / 2**20:.1f} of {row['torch_bytes'] / 2**20:.1f} MB: {row['bytes_ratio']:.2f}"
+    if all(row.get(key) is None for key in _RIVALS[1:]):
+        return _number(row)
+    return " / ".join("-" if row.get(key) is None else f"{row[key]:.2f}" for key in _RIVALS)
+
+
+def _number(row: Row | None) -> str:
+    return "" if row is None or row.get("ratio") is None else f"{row['ratio']:.2f}"
+
+
+def _share(row: Row | None) -> str:
+    return "" if row is None else f"{row.get('of_limit', row['of_peak']):.0%}"
+
+
+def _bytes(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['rnnfast_bytes'] / 2**20:.1f} / {row['torch_bytes'] / 2**20:.1f} = {row['bytes_ratio']:.2f}"
+
+
+def _targets(report: dict[str, Any]) -> list[str]:
+    judged = [outcome for outcome in report.get("outcomes", []) if outcome["met"] is not None]
+    if not judged:
+        return []
+    missed = [f"{o['what']} ({o['needed']}: {o['got']})" for o in judged if not o["met"]]
+    text = f"{len(judged) - len(missed)} of {len(judged)} targets met"
+    return [text + (". Missed: " + "; ".join(missed) if missed else "") + "."]
 
 
 def replaced(text: str, name: str, table: str) -> str:
@@ -84,20 +115,21 @@ def replaced(text: str, name: str, table: str) -> str:
     return text
 
 
-def main() -> int:
-    """Replaces what stands between the markers."""
-    if len(sys.argv) != 2:
-        print("usage: python -m benchmarks.readme_table RESULTS.json", file=sys.stderr)
-        return 2
-    report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    text = README.read_text(encoding="utf-8")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replaces what stands between the markers; without arguments, from all kept reports."""
+    paths = [Path(name) for name in (sys.argv[1:] if arguments is None else arguments)] or kept()
     try:
-        text = replaced(text, "ratios", ratios(report))
-        if any(row["mode"] == "memory" for row in report["rows"]):
-            text = replaced(text, "memory", memory(report))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+        reports = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+        text = README.read_text(encoding="utf-8")
+        tables = [f"### {name}\n\n{speed(report)}" for name, report in reports.items()]
+        text = replaced(text, "ratios", "\n\n".join(tables))
+        with_memory = {n: r for n, r in reports.items() if any(row["mode"] == "memory" for row in r["rows"])}
+        if with_memory:  # else the table that is there stays
+            memories = [f"{name}: {memory(report)}" for name, report in with_memory.items()]
+            text = replaced(text, "memory", "\n\n".join(memories))
+    except (ValueError, OSError) as error:
+        print(f"benchmarks.readme_table: {error}", file=sys.stderr)
+        return 2
     README.write_text(text, encoding="utf-8")
     return 0
 

@@ -1,25 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rnnfast and torch.nn with the same weights on the same input; equality is shown before any clock runs."""
+"""Every contender with the same weights on the same input; that they agree is shown before any clock runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import rnnfast
-from benchmarks.cases import Case
 from rnnfast.specs import CELLS
 
-RIVALS: dict[str, ModuleType] = {"rnnfast": rnnfast, "torch": nn}
+from . import runtimes
+from .cases import Case
+
+RIVALS = ("torch", "onnxruntime", "openvino")  # what --rivals chooses from
+TOLERANCE = 1e-4  # of the largest value
+_MODULES: dict[str, ModuleType] = {"rnnfast": rnnfast, "torch": nn}
+
+# Contenders by mode: rnnfast's own first. torch_cell, rnnfast_cell: LSTMCell and the like, where there is one step.
+_OURS = {
+    "inference": ("rnnfast", "frozen"),
+    "training": ("rnnfast",),
+    "streaming": ("stream", "rnnfast"),
+    "overhead": ("rnnfast", "rnnfast_cell", "stream"),
+}
+_THEIRS = {
+    "inference": RIVALS,
+    "training": ("torch",),
+    "streaming": ("torch", "torch_cell", "onnxruntime", "openvino"),
+    "overhead": ("torch", "torch_cell"),
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What the clock sees, and what it has computed: outputs, final states, gradients, in torch.nn's form."""
+
+    run: Callable[[], object]
+    results: Callable[[], list[Tensor]]
+
+
+class Disagreement(RuntimeError):
+    """rnnfast computes something else than torch.nn: no time of it is worth anything."""
+
+
+def ours(mode: str) -> str:
+    """The contender of ours that is judged in this mode."""
+    return stepper() if mode == "streaming" else "rnnfast"
+
+
+def stepper() -> str:
+    """What runs one step with its state: rnnfast.Stream, or a frozen module where this version has none."""
+    return "stream" if hasattr(rnnfast, "Stream") else "frozen"
+
+
+def contenders(mode: str, rivals: Collection[str] = RIVALS) -> list[str]:
+    """Their names, ours first. rivals: those asked for; torch_cell comes with torch."""
+    names = [stepper() if name == "stream" else name for name in _OURS[mode]]
+    return names + [name for name in _THEIRS[mode] if name.removesuffix("_cell") in rivals]
 
 
 def module(case: Case, rival: str) -> nn.Module:
     """The module of one rival; the same seed gives both the same parameters."""
     spec = CELLS[case.cell]
-    options = {} if spec.nonlinearity is None else {"nonlinearity": spec.nonlinearity}
     torch.manual_seed(0)
-    cls = getattr(RIVALS[rival], spec.label)
+    cls = getattr(_MODULES[rival], spec.label)
+    options = {} if spec.nonlinearity is None else {"nonlinearity": spec.nonlinearity}
     made: nn.Module = cls(case.I, case.H, case.layers, bidirectional=case.directions == 2, **options)
     return made
 
@@ -30,8 +78,17 @@ def data(case: Case) -> tuple[Tensor, Tensor]:
     return torch.randn(case.T, case.B, case.I), torch.randn(case.T, case.B, case.directions * case.H)
 
 
+def state(case: Case) -> tuple[Tensor, ...]:
+    """h_0, and c_0 of an LSTM, where the case has an initial state."""
+    if not case.has_state:
+        return ()
+    torch.manual_seed(2)
+    count = 2 if CELLS[case.cell].has_cell else 1
+    return tuple(torch.rand(case.layers * case.directions, case.B, case.H) for _ in range(count))
+
+
 def call(case: Case, module: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], list[Tensor]]:
-    """What is measured; it returns all that was computed: outputs, final states, gradients."""
+    """A module's call; it returns all that was computed: outputs, final states, gradients."""
     if case.trains:
         x = x.clone().requires_grad_()
         inputs = [x, *module.parameters()]
@@ -41,33 +98,122 @@ def call(case: Case, module: nn.Module, x: Tensor, grad: Tensor) -> Callable[[],
             return [y, *_flat(states), *torch.autograd.grad(y, inputs, grad)]
 
         return train
-    state = None
-    if case.mode == "streaming":  # a stream carries its state on
-        shape = (case.layers * case.directions, case.B, case.H)
-        h, c = torch.rand(shape), torch.rand(shape)
-        state = (h, c) if CELLS[case.cell].has_cell else h
+    return _inference(case, module, x)
+
+
+def verified(
+    case: Case, threads: int = 2, rivals: Collection[str] = RIVALS
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """The contenders that agree with torch.nn in everything they compute, and why the others are left out.
+
+    Raises Disagreement where one of rnnfast's own does not agree.
+    """
+    x, grad = data(case)
+    reference = module(case, "torch")
+    expected = call(case, reference, x, grad)()
+    found: dict[str, Contender] = {}
+    left_out: dict[str, str] = {}
+    for name in contenders(case.mode, rivals):
+        own = name in ("rnnfast", "frozen", "stream", "rnnfast_cell")
+        try:
+            contender = _make(name, case, reference, x, grad, threads)
+            error = _difference(contender.results(), expected)
+        except Exception as problem:
+            if own:
+                raise
+            left_out[name] = _reason(problem)
+            continue
+        if error is None:
+            found[name] = contender
+        elif own:
+            raise Disagreement(f"{case}: {name} and torch.nn disagree {error}")
+        else:
+            left_out[name] = f"disagrees with torch.nn {error}"
+    return found, left_out
+
+
+def _make(name: str, case: Case, reference: nn.Module, x: Tensor, grad: Tensor, threads: int) -> Contender:
+    if name in ("onnxruntime", "openvino"):
+        return Contender(*getattr(runtimes, name)(case, reference, x, state(case), threads))
+    if name.endswith("_cell"):
+        return _one_step(case, _MODULES[name.removesuffix("_cell")], reference, x)
+    if name == "torch":
+        run = call(case, reference, x, grad)
+        return Contender(run, run)
+    made = module(case, "rnnfast")
+    if name == "stream":
+        return _stream(case, made, x)
+    run = _inference(case, rnnfast.freeze(made), x) if name == "frozen" else call(case, made, x, grad)
+    return Contender(run, run)
+
+
+def _inference(case: Case, module: Callable[..., Any], x: Tensor) -> Callable[[], list[Tensor]]:
+    given = state(case)
+    hx = given[0] if len(given) == 1 else given or None
 
     def infer() -> list[Tensor]:
         with torch.no_grad():
-            y, states = module(x, state)
+            y, states = module(x, hx)
         return [y, *_flat(states)]
 
     return infer
 
 
-def verified(case: Case) -> dict[str, Callable[[], list[Tensor]]]:
-    """The calls of both rivals, after comparing everything they compute."""
-    x, grad = data(case)
-    calls = {}
-    for rival in RIVALS:
-        torch.manual_seed(2)
-        calls[rival] = call(case, module(case, rival), x, grad)
-    for ours, theirs in zip(calls["rnnfast"](), calls["torch"](), strict=True):
-        error, scale = (ours - theirs).abs().max().item(), theirs.abs().max().item()
-        if not error <= 1e-4 * scale:
-            raise RuntimeError(f"{case}: rnnfast and torch.nn disagree by {error:.2e} of {scale:.2e}")
-    return calls
+def _one_step(case: Case, package: ModuleType, reference: nn.Module, x: Tensor) -> Contender:
+    """LSTMCell and the like: x [B, I], states [B, H]."""
+    spec = CELLS[case.cell]
+    options = {} if spec.nonlinearity is None else {"nonlinearity": spec.nonlinearity}
+    cell = getattr(package, f"{spec.label}Cell")(case.I, case.H, **options)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in reference.state_dict().items()})
+    row = x[0]
+    given = [tensor[0] for tensor in state(case)]
+    hx = given[0] if len(given) == 1 else tuple(given)
+
+    def run() -> Any:
+        with torch.no_grad():
+            return cell(row, hx)
+
+    def results() -> list[Tensor]:
+        states = [tensor[None] for tensor in _flat(run())]
+        return [states[0], *states]
+
+    return Contender(run, results)
 
 
-def _flat(states: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (states,) if isinstance(states, Tensor) else states
+def _stream(case: Case, module: nn.Module, x: Tensor) -> Contender:
+    """rnnfast.Stream, which carries its state on; into a given output, so that nothing is allocated."""
+    stream = rnnfast.Stream(module, batch_size=case.B)  # type: ignore[attr-defined,unused-ignore]
+    row, out = x[0], torch.empty(case.B, case.H)
+    given = state(case)
+
+    def run() -> object:
+        return stream(row, out=out)
+
+    def results() -> list[Tensor]:
+        stream.state = given[0] if len(given) == 1 else given
+        run()
+        return [out[None].clone(), *(tensor.clone() for tensor in _flat(stream.state))]
+
+    return Contender(run, results)
+
+
+def _difference(results: list[Tensor], expected: list[Tensor]) -> str | None:
+    """How far something is from what torch.nn computes, in words, or None."""
+    for number, (mine, theirs) in enumerate(zip(results, expected, strict=True)):
+        if mine.shape != theirs.shape:
+            return f"on the shape of result {number}: {tuple(mine.shape)} and {tuple(theirs.shape)}"
+        error, scale = (mine - theirs).abs().max().item(), theirs.abs().max().item()
+        if not error <= TOLERANCE * scale:  # also where either is NaN
+            return f"by {error:.2e} of {scale:.2e} in result {number}"
+    return None
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, ImportError):
+        return f"not installed ({problem}): pip install 'rnnfast[bench]'"
+    lines = str(problem).strip().splitlines() or ["no message"]
+    return f"failed: {type(problem).__name__}: {lines[0][:200]}"
+
+
+def _flat(states: Any) -> tuple[Tensor, ...]:
+    return (states,) if isinstance(states, Tensor) else tuple(states)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `rnnfast info | demo`, also as `python -m rnnfast`."""
+"""The command line: `rnnfast info | demo | bench`, also as `python -m rnnfast`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from rnnfast import bench
 from rnnfast.version import __version__
 
 EXAMPLES = """examples:
@@ -12,6 +13,7 @@ EXAMPLES = """examples:
   rnnfast demo                          train a character model on Python's documentation
   rnnfast demo --text book.txt          ... on any UTF-8 text
   rnnfast demo --resume                 go on with the latest run
+  rnnfast bench --quick                 measure against torch.nn, ONNX Runtime and OpenVINO
 """
 
 
@@ -67,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--layers", type=count, help="stacked layers (default: 1)")
     demo.add_argument("--batch", type=count, help="streams side by side (default: 32)")
     demo.add_argument("--chunk", type=count, help="characters of one update's BPTT (default: 64)")
+    measure = commands.add_parser(
+        "bench",
+        help="measure against torch.nn, ONNX Runtime, OpenVINO and the machine's limits",
+        description=bench.DESCRIPTION,
+        epilog=bench.EXAMPLES,
+        formatter_class=raw,
+    )
+    bench.add_arguments(measure)
     return parser
 
 
@@ -101,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     args = _parser().parse_args(arguments)
     try:
+        if args.command == "bench":
+            return bench.run(args)
         return _info() if args.command == "info" else _demo(args)
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ import torch
 from rnnfast.ops import _C
 from rnnfast.version import __version__
 
-EXTRAS = {"demo": ("tqdm", "matplotlib")}
+EXTRAS = {"demo": ("tqdm", "matplotlib"), "bench": ("onnxruntime", "openvino", "onnx", "tqdm", "matplotlib")}
 
 
 def processor() -> str:

@@ -1,44 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: what it measures and asks for, its rows and tables, and short runs as a user starts them.
-
-Nothing here asserts a time.
+"""The benchmark: what it measures, and short runs as a user starts them. Its contenders: test_benchmark_rivals.py; its
+report: test_benchmark_report.py. Nothing here asserts a time.
 """
 
-import csv
+import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from benchmarks import memory, readme_table, report, rivals, timing
-from benchmarks.cases import BIDIRECTIONAL, MEASURED, MEMORY, STANDARD, Case, all_cases, chosen
+from benchmarks import memory, rivals, runtimes
+from benchmarks import run as runner
+from benchmarks.cases import BIDIRECTIONAL, MEASURED, MEMORY, MODES, STANDARD, Case, all_cases, chosen
+from rnnfast import bench
 from rnnfast.specs import CELLS
 
 ROOT = Path(__file__).resolve().parent.parent
-MACHINE = {
-    "processor": "P", "cores": 2, "isa": "avx2", "torch": "2.13", "fma_peak_gflops": 100.0, "threads": 2,
-}  # fmt: skip
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks/run.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+def run(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rnnfast", "bench", *args]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, **kwargs)
 
 
-def fake_rows() -> list[report.Row]:
-    """LSTM: 2 ms against torch's 3; the bidirectional one 2 against 1; half of torch's memory."""
-    rows = []
-    for case in chosen(all_cases(quick=True), "lstm"):
-        theirs = 1.0 if case.directions == 2 else 3.0
-        if case.mode == "memory":
-            rows.append(report.memory_row(case, {"rnnfast": [2 << 20, 1 << 20, 3 << 20], "torch": [4 << 20] * 3}))
-        else:
-            timings = {"rnnfast": timing.Timing(2.0, 1.5, 2.5, 15), "torch": timing.Timing(theirs, 0.5, 3.5, 15)}
-            rows.append(report.time_row(case, timings, 100.0))
-    return rows
+def parsed(*args: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(args)
 
 
 def test_cases_are_complete() -> None:
@@ -50,6 +45,7 @@ def test_cases_are_complete() -> None:
             assert {c.shape for c in found if c.layers == 1} == set(STANDARD)
             assert {c.shape for c in found if c.directions == 2} == (set(BIDIRECTIONAL) if "rnn" not in cell else set())
         assert [c.H for c in chosen(cases, cell, "streaming")] == [128, 256, 512]
+        assert [c.shape for c in chosen(cases, cell, "overhead")] == [(1, 1, 16, 16)]
         assert {c.shape for c in chosen(cases, cell, "memory")} == set(MEMORY)
     assert set(MEMORY) == {s for s in STANDARD if s[1] >= 8} | {(100, 1, 512, 512)}
     quick = all_cases(quick=True)
@@ -60,29 +56,15 @@ def test_cases_are_complete() -> None:
 def test_chosen() -> None:
     cases = all_cases(quick=False)
     assert chosen(cases) == cases
-    assert {c.mode for c in chosen(cases, memory=False)} == {"inference", "training", "streaming"}
+    assert {c.mode for c in chosen(cases, memory=False)} == set(MODES) - {"memory"}
     assert [c.directions for c in chosen(cases, "gru", "training", "64,32,256,256")] == [1, 2]
     assert chosen(cases, case="1,2,3,4") == []
 
 
-@pytest.mark.parametrize(
-    ("case", "target"),
-    [
-        (Case("lstm", "inference", 64, 32, 256, 256), 0.9),
-        (Case("lstm", "inference", 64, 32, 256, 256, 2, 2), 0.9),
-        (Case("lstm", "inference", 100, 8, 256, 256), 1.0),
-        (Case("lstm", "training", 64, 32, 256, 256), 1.0),
-        (Case("lstm", "streaming", 1, 1, 512, 512), 1.0),
-        (Case("gru", "inference", 64, 32, 256, 256), 1.0),
-        (Case("rnn_tanh", "training", 64, 32, 256, 256), 1.0),
-        (Case("lstm", "memory", 64, 32, 256, 256), 0.6),
-        (Case("gru", "memory", 64, 32, 256, 256), 0.6),
-        (Case("rnn_tanh", "memory", 64, 32, 256, 256), 1.0),
-    ],
-    ids=str,
-)
-def test_targets(case: Case, target: float) -> None:
-    assert case.target == target
+def test_choices_of_the_command_line() -> None:
+    """rnnfast/bench.py names them without importing the benchmark."""
+    assert (bench.CELLS, bench.MODES, bench.RIVALS) == (MEASURED, MODES, rivals.RIVALS)
+    assert bench.find() == "benchmarks"
 
 
 def test_flops_by_hand() -> None:
@@ -94,107 +76,118 @@ def test_flops_by_hand() -> None:
     assert Case("gru", "inference", 1, 1, 3, 5, 2, 2).flops == 2 * (2 * 3 * 5 * (3 + 5) + 2 * 3 * 5 * (10 + 5))
 
 
-def test_rows_and_table() -> None:
-    rows = fake_rows()
-    training = next(r for r in rows if r["mode"] == "training" and r["layers"] == 1)
-    assert training["ratio"] == 1.5
-    assert training["of_peak"] == pytest.approx(training["gflops"] / 100)
-    assert training["gflops"] == pytest.approx(3 * 2 * 100 * 4 * 128 * 256 / 2e-3 * 1e-9)
-    kept = next(r for r in rows if r["mode"] == "memory")
-    assert (kept["rnnfast_bytes"], kept["bytes_ratio"], kept["bytes_spread"]) == (2 << 20, 0.5, 2 << 20)
-    assert [r["mode"] for r in rows if report.missed(r)] == ["inference", "training"]  # the bidirectional ones
-    lines = report.table(rows).splitlines()
-    assert sum("MISS" in line for line in lines) == 2
-    assert all("2x2" in line for line in lines if "MISS" in line)
-    assert any("<=0.6" in line for line in lines)
-    assert lines[-1] == f"2 of {len(rows)} rows miss their target"
-    assert report.missed({**kept, "bytes_ratio": 0.61})
-    assert not report.missed({**kept, "bytes_ratio": 0.61, "target": None})
-    assert report.table([kept]).count("MISS") == 0
-
-
-def test_written_report(tmp_path: Path) -> None:
-    rows = fake_rows()
-    report.write(tmp_path / "new", rows, MACHINE)
-    assert json.loads((tmp_path / "new/results.json").read_text()) == {"machine": MACHINE, "rows": rows}
-    with (tmp_path / "new/results.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert [r["mode"] for r in read] == [r["mode"] for r in rows]
-    assert read[-1]["ratio"] == ""
-    assert float(read[-1]["bytes_ratio"]) == 0.5
-
-
-def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = fake_rows()
-    rows += [{**row, "cell": "rnn_tanh"} for row in rows if row["layers"] == 1]
-    (tmp_path / "results.json").write_text(json.dumps({"machine": MACHINE, "rows": rows}))
-    readme = tmp_path / "README.md"
-    monkeypatch.setattr(readme_table, "README", readme)
-    monkeypatch.setattr(sys, "argv", ["readme_table", str(tmp_path / "results.json")])
-    marked = "a\n<!-- ratios -->\nold\n<!-- end of ratios -->\nb\n<!-- memory -->\nold\n<!-- end of memory -->\nc\n"
-    readme.write_text(marked)
-    assert readme_table.main() == 0
-    text = readme.read_text()
-    assert "old" not in text
-    for line in (
-        "Measured on P, 2 cores, avx2, torch 2.13; fp32 FMA peak 100 GF/s on 2 threads.",
-        "| LSTM: T, B, I, H | inference, or streaming step | training step "
-        "| ours: inference, training (ms) | of FMA peak |",
-        "| 100, 1, 128, 128 | 1.50 | 1.50 | 2, 2 | 13%, 39% |",
-        "| 1, 1, 512, 512 | 1.50 |  | 2 | 2% |",
-        "| 100, 1, 256, 256; 2 layers, 2 directions | 0.50 | 0.50 | 2, 2 | 262%, 786% |",
-        "| T, B, I, H | LSTM | RNN (tanh) |",
-        "| 64, 32, 256, 256 | 2.0 of 4.0 MB: 0.50 | 2.0 of 4.0 MB: 0.50 |",
-    ):
-        assert line in text.splitlines()
-    assert text.index("LSTM: T") < text.index("RNN (tanh): T") < text.index("\nb\n") < text.index("| LSTM | RNN")
-    assert readme_table.main() == 0
-    assert readme.read_text() == text  # again: the same
-    readme.write_text("a\n<!-- ratios -->\n<!-- end of ratios -->\n")
-    assert readme_table.main() == 1
-    assert "<!-- memory -->" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "benchmarks/results").glob("*/results.json")), ids=lambda p: p.parent.name
+    ("args", "words"),
+    [
+        (["--case", "1,2"], "no case matches"),
+        (["--cell", "lsmt"], "invalid choice: 'lsmt'"),
+        (["--mode", "speed"], "invalid choice: 'speed'"),
+        (["--rivals", "torch,caffe"], "got 'caffe'"),
+        (["--threads", "0"], "at least 1, got '0'"),
+        (["--rounds", "1"], "at least 2, got '1'"),
+        (["--seconds", "nan"], "not negative, got 'nan'"),
+        (["--out", "file"], "--out: "),
+    ],
 )
-def test_kept_reports_can_be_shown(path: Path) -> None:
-    """The first one has neither cells nor memory."""
-    text = readme_table.ratios(json.loads(path.read_text()))
-    assert "| LSTM: T, B, I, H |" in text
-    assert "| 64, 32, 512, 512 |" in text
+def test_bad_arguments(args: list[str], words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(*args, cwd=tmp_path)
+    assert result.returncode == 2, result
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_rivals_that_disagree_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("lstm", "training", 3, 2, 4, 5)
-    assert set(rivals.verified(case)) == {"rnnfast", "torch"}
-    made = rivals.module
-
-    def spoilt(case: Case, rival: str) -> torch.nn.Module:
-        module = made(case, rival)
-        if rival == "rnnfast":
-            with torch.no_grad():
-                module.get_parameter("bias_hh_l0")[0] += 0.01
-        return module
-
-    monkeypatch.setattr(rivals, "module", spoilt)
-    with pytest.raises(RuntimeError, match="lstm training 3,2,4,5: rnnfast and torch.nn disagree by"):
-        rivals.verified(case)
+def test_help_has_examples() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    assert "examples:" in result.stdout
+    assert "rnnfast bench --quick" in result.stdout
 
 
 def test_quick_run(tmp_path: Path) -> None:
-    """Every cell at one shape; the lines on screen; JSON and CSV."""
-    quick = ("--quick", "--seconds", "0", "--rounds", "2")
-    result = run(*quick, "--no-memory", "--case", "100,1,128,128", "--out", str(tmp_path))
+    """From a folder with a benchmarks/ of its own: one shape of each cell; screen, JSON, CSV, plots and page."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/__init__.py").write_text("raise ImportError('not this one')")
+    quick = ("--quick", "--seconds", "0", "--rounds", "2", "--rivals", "torch,onnxruntime", "--out", "out")
+    result = run(*quick, "--no-memory", "--case", "100,1,128,128", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert {(r["cell"], r["mode"]) for r in rows} == {(c, m) for c in MEASURED for m in ("inference", "training")}
-    assert all(r["rnnfast_ms"] > 0 and r["ratio"] > 0 and r["repeats"] == 2 for r in rows)
-    assert all(cell in result.stdout for cell in MEASURED)
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + len(rows)
-    bad = run(*quick, "--case", "1,2")
-    assert bad.returncode == 2
-    assert "no case matches" in bad.stderr
+    document = json.loads((tmp_path / "out/results.json").read_text())
+    rows = document["rows"]
+    if not any("skipped" in note for note in document["notes"]):  # on a machine that is very busy
+        assert {(r["cell"], r["mode"]) for r in rows} == {(c, m) for c in MEASURED for m in ("inference", "training")}
+        assert all(cell in result.stdout for cell in MEASURED)
+    assert all(r["rnnfast_ms"] > 0 and r["ratio"] > 0 and r["repeats"] >= 2 and r["of_limit"] > 0 for r in rows)
+    assert all(r["recurrence_gbs"] > 0 for r in rows if r["mode"] == "inference")
+    assert document["complete"]
+    assert not document["failures"]
+    if runtimes.versions()["onnxruntime"] and runtimes.versions()["onnx"]:
+        assert all("onnxruntime_ms" in r for r in rows if r["mode"] == "inference")
+    else:
+        assert "ORT left out" in result.stdout
+    assert not any("openvino_ms" in r for r in rows)
+    assert "targets met" in result.stdout
+    assert "lstm inference 100,1,128,128" in result.stderr  # progress
+    assert "<!doctype html>" in (tmp_path / "out/report.html").read_text()
+    assert len((tmp_path / "out/results.csv").read_text().splitlines()) == 1 + len(rows)
+
+
+def test_interrupt_keeps_what_was_measured(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rnnfast", "bench", "--cell", "rnn_tanh", "--mode", "streaming", "--seconds", "3"]
+    process = subprocess.Popen(
+        [*command, "--rivals", "torch", "--no-plots", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.stderr is not None
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if "[2/3]" in process.stderr.readline():
+            break
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 130, stderr
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert 1 <= len(document["rows"]) < 3
+    assert not document["complete"]
+    assert "interrupted" in stderr
+
+
+def test_failures_of_ours_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1; the other cases are measured all the same."""
+    verified = rivals.verified
+
+    def spoilt(case: Case, *rest: Any) -> Any:
+        if case.H == 256:
+            raise rivals.Disagreement("a number is wrong")
+        return verified(case, *rest)
+
+    monkeypatch.setattr(rivals, "verified", spoilt)
+    monkeypatch.setattr(runner, "measure_limits", lambda threads: (runner.Limits(threads, 100.0, {}), "not here"))
+    options = ("--cell", "gru", "--mode", "streaming", "--seconds", "0", "--rounds", "2", "--rivals", "torch")
+    assert runner.run(parsed(*options, "--no-plots", "--out", str(tmp_path))) == 1
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert [row["H"] for row in document["rows"]] == [128, 512]
+    assert document["failures"] == ["gru streaming 1,1,256,256: Disagreement: a number is wrong"]
+    assert document["notes"] == ["not here"]
+    assert "FAILED: gru streaming 1,1,256,256" in capsys.readouterr().out
+
+
+def test_quick_ends() -> None:
+    """On a slow machine it skips cases, and says which."""
+    found = runner.Found()
+    runner.measure(all_cases(quick=True)[:2], [], parsed("--quick"), found, -1.0)
+    assert found.measured == []
+    assert found.skipped == ["lstm inference 100,1,128,128", "lstm training 100,1,128,128"]
+
+
+def test_sweeps_by_default() -> None:
+    cases = all_cases(quick=True)
+    assert {p.case.cell for p in runner.points(parsed(), cases)} == set(MEASURED)
+    assert {p.case.cell for p in runner.points(parsed("--quick"), cases)} == {"lstm"}
+    assert runner.points(parsed("--no-sweeps"), cases) == []
+    assert runner.points(parsed("--mode", "training"), cases) == []
+    assert runner.points(parsed("--mode", "training", "--sweeps"), cases) != []
 
 
 needs_reset = pytest.mark.skipif(memory.unavailable() is not None, reason=f"{memory.unavailable()}")
@@ -217,7 +210,7 @@ def test_peak_growth_counts_what_was_allocated() -> None:
 @needs_reset
 def test_memory_run(tmp_path: Path) -> None:
     """Both rivals keep at least what backward needs: torch its gates; rnnfast S*H a row (and H of the cell state)."""
-    result = run("--mode", "memory", "--quick", "--cell", "lstm", "--out", str(tmp_path))
+    result = run("--mode", "memory", "--quick", "--cell", "lstm", "--no-plots", "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
     (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
     saved = 64 * 32 * (CELLS["lstm"].saved + 1) * 256 * 4
