@@ -130,3 +130,16 @@ def test_two_threads_in_one_stream() -> None:
         poke()
     worker.join()
     stream(x[0])
+
+
+def test_compiled_code_calls_a_stream_between_its_graphs() -> None:
+    stream = Stream(MODULE, 2)
+
+    @torch.compile(backend="eager")
+    def call(x: Tensor) -> Tensor:
+        return stream(x * 2) + 1
+
+    x = torch.ones(2, 5)
+    compiled = call(x)
+    stream.reset()
+    torch.testing.assert_close(compiled, stream(x * 2) + 1)
