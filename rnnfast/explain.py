@@ -109,6 +109,7 @@ def explain(
         and (data.requires_grad or any(weight.requires_grad for weight in weights))
     )
     hidden = source.hidden_size
+    layers = int(getattr(source, "num_layers", 1))
     plan = _C.explain_layer(
         spec.name,
         steps,
@@ -117,14 +118,19 @@ def explain(
         hidden,
         getattr(source, "proj_size", 0) or hidden,
         2 if getattr(source, "bidirectional", False) else 1,
+        layers,
         max(dtype.itemsize, 4),
         training,
+        frozen is not None,
     )
     reasons = []
     if plan["thread_limit"]:
         reasons.append(f"one thread: {plan['thread_limit']}")
     elif int(plan["threads"]) < _C.threads():
-        reasons.append("one thread: the call is too small to pay for waking a second one")
+        reasons.append(
+            f"{plan['threads']} of {_C.threads()} threads: a further one would cost more, at waking or at each step's "
+            "barrier, than it saves"
+        )
     if plan["isa"] != _C.isas_available()[0]:
         reasons.append(f"{plan['isa']} was asked for; {_C.isas_available()[0]} is available")
     if dtype.itemsize < 4:
@@ -136,6 +142,14 @@ def explain(
     decomposition = f"by {plan['decomposition']}, {plan['weights']}, {plan['chunk_steps']} steps projected together"
     if plan["groups"] == 2:
         decomposition += ", directions side by side"
+    if training:
+        decomposition += f"; BPTT by {plan['backward_decomposition']}, {plan['backward_chunk_steps']} steps at a time"
+    elif layers > 1:
+        steps_together = f"{plan['stack_steps']} steps at a time"
+        if plan["stages"] > 1:
+            decomposition += f"; {layers} layers as a wavefront of {plan['stages']} stages, {steps_together}"
+        elif plan["stack_steps"] < steps:
+            decomposition += f"; {steps_together} through all {layers} layers"
     layer = "the step" if label.endswith("Cell") else "the first layer"
     return Explanation(
         path="rnnfast",

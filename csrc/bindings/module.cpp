@@ -11,6 +11,7 @@
 #include "bindings/machine.h"
 #include "bindings/stream.h"
 #include "cpu/kernels.h"
+#include "cpu/plan_stack.h"
 
 #ifndef RNNFAST_VERSION
 #error "RNNFAST_VERSION must be defined by the build"
@@ -49,7 +50,7 @@ at::Tensor apply_activation(const std::string& name, const at::Tensor& input) {
 }
 
 py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P,
-                       int directions, int element_bytes, bool training) {
+                       int directions, int layers, int element_bytes, bool training, bool prepacked) {
   const CellInfo& info = cell_info(cell_named(cell));
   TORCH_CHECK(element_bytes == 4 || element_bytes == 8,
               "rnnfast: explain_layer: element_bytes: expected 4 or 8, got ", element_bytes);
@@ -60,6 +61,7 @@ py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I,
   shape.element_bytes = element_bytes;
   shape.projection = P != H;
   shape.training = training;
+  shape.prepacked = prepacked;
   const Machine machine = this_machine();
   const LayerPlan plan = plan_forward(shape, machine);
   const LayerPlan back = plan_backward(shape, machine);
@@ -71,9 +73,19 @@ py::dict explain_layer(const std::string& cell, int64_t T, int64_t B, int64_t I,
   result["decomposition"] = to_string(plan.split);
   result["weights"] = to_string(plan.weights);
   result["chunk_steps"] = plan.chunk_steps;
-  if (training) result["backward_decomposition"] = to_string(back.split);
+  result["l2_bytes"] = machine.l2_bytes;
+  if (training) {
+    result["backward_decomposition"] = to_string(back.split);
+    result["backward_chunk_steps"] = back.chunk_steps;
+  }
   result["flops"] =
       (training ? 3.0 : 1.0) * 2.0 * double(T) * double(B) * directions * info.gates * double(H) * double(I + P);
+  if (!training) {  // a stack of layers in inference; see cpu/plan_stack.h
+    const StackPlan stack = plan_stack(shape, layers, machine);
+    if (stack.stages > 1) result["threads"] = stack.threads;
+    result["stages"] = stack.stages;
+    result["stack_steps"] = stack.chunk_steps;
+  }
   result["thread_limit"] = team_limit_reason() ? team_limit_reason() : "";
   return result;
 }
@@ -101,7 +113,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     return result;
   });
   m.def("explain_layer", &explain_layer, py::arg("cell"), py::arg("T"), py::arg("B"), py::arg("I"), py::arg("H"),
-        py::arg("P"), py::arg("directions"), py::arg("element_bytes"), py::arg("training"));
+        py::arg("P"), py::arg("directions"), py::arg("layers"), py::arg("element_bytes"), py::arg("training"),
+        py::arg("prepacked"));
   py::class_<FrozenStack, std::shared_ptr<FrozenStack>>(m, "FrozenStack")
       .def(py::init([](const std::string& cell, const std::vector<std::vector<at::Tensor>>& layers, bool has_biases,
                        bool bidirectional) {

@@ -17,6 +17,7 @@ struct CellKernels {
   void (*pack)(const PackJob<T>&, int index, int count);
   void (*forward)(const ForwardJob<T>&, int index, int count);
   void (*backward)(const BackwardJob<T>&, int index, int count);
+  void (*step)(const ForwardJob<T>&, int index, int count);  // one step on packed weights: cpu/step.h
 };
 
 struct Kernels {

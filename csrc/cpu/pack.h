@@ -30,6 +30,25 @@ void pack_gate_panel(const T* weights, int gates, int64_t H, int64_t K, int64_t 
   }
 }
 
+// Calls f(constant U, first vector) for groups of `most` vectors, then 2 and 1; backwards if asked.
+template <int kMost, class F>
+RNNFAST_INLINE void for_groups(Range vectors, bool backwards, F f) {
+  if constexpr (kMost == 1) {
+    for (int64_t i = 0; i < vectors.size(); ++i)
+      f(Constant<1>{}, backwards ? vectors.end - 1 - i : vectors.begin + i);
+  } else {
+    const int64_t full = vectors.size() / kMost, left = vectors.size() % kMost;
+    const int64_t tail = vectors.begin + full * kMost;
+    const auto rest = [&] {
+      if (left & 2) f(Constant<2>{}, tail);
+      if (left & 1) f(Constant<1>{}, tail + (left & 2));
+    };
+    if (backwards) rest();
+    for (int64_t i = 0; i < full; ++i) f(Constant<kMost>{}, vectors.begin + kMost * (backwards ? full - 1 - i : i));
+    if (!backwards) rest();
+  }
+}
+
 // Columns of matrices with N contiguous are taken in panels of 4, 2 and 1 vectors. Panels of one matrix lie one
 // behind another: the panel that begins at vector v is at offset v * lanes * K.
 template <class T>

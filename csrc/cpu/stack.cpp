@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "cpu/step_kernels.h"
-
 namespace rnnfast {
 namespace {
 
@@ -15,7 +13,7 @@ class StackRun {
   StackRun(const Kernels& target, const StackCall<T>& call, const StackPlan& plan, const StackSpace& space,
            T* memory)
       : kernels_(target.of(call.kind, T{})),
-        step_(plan.step ? step_kernels(target).of(call.kind, T{}) : nullptr),
+        step_(target.of(call.kind, T{}).step),
         call_(call),
         plan_(plan),
         space_(space),
@@ -124,7 +122,7 @@ class StackRun {
   }
 
   const CellKernels<T>& kernels_;
-  StepKernel<T> step_;
+  void (*step_)(const ForwardJob<T>&, int, int);
   const StackCall<T>& call_;
   const StackPlan& plan_;
   const StackSpace& space_;

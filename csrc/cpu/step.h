@@ -184,14 +184,4 @@ void layer_step(const ForwardJob<T>& job, int index, int count) {
   Step<Cell, T>(job, index, count).run();
 }
 
-constexpr StepKernels make_step_kernels(const char* name) {
-  return {name,
-#define RNNFAST_STEP(name, Cell, variant) &layer_step<Cell, float>,
-          {RNNFAST_CELLS(RNNFAST_STEP)},
-#undef RNNFAST_STEP
-#define RNNFAST_STEP(name, Cell, variant) &layer_step<Cell, double>,
-          {RNNFAST_CELLS(RNNFAST_STEP)}};
-#undef RNNFAST_STEP
-}
-
 }  // namespace RNNFAST_NAMESPACE

@@ -8,6 +8,7 @@
 #include "core/activations.h"
 #include "cpu/backward.h"
 #include "cpu/forward.h"
+#include "cpu/step.h"
 
 namespace RNNFAST_NAMESPACE {
 
@@ -54,7 +55,8 @@ inline float read_memory(const float* from, int64_t n) {
 }
 
 template <class Cell, class T>
-constexpr CellKernels<T> kCellKernels = {&layer_pack<Cell, T>, &layer_forward<Cell, T>, &layer_backward<Cell, T>};
+constexpr CellKernels<T> kCellKernels = {&layer_pack<Cell, T>, &layer_forward<Cell, T>, &layer_backward<Cell, T>,
+                                         &layer_step<Cell, T>};
 
 // constexpr, so that a table is data: no code of a target may run before its processor is known to support it.
 constexpr Kernels make_kernels(const char* name) {

@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "check.h"
-#include "cpu/step_kernels.h"
 #include "problem.h"
 
 using namespace rnnfast;
@@ -165,14 +164,4 @@ TEST(bidirectional_stacks_match_the_scalar_loop) {
   for (const CellKind kind : kKinds)
     for (bool prepacked : {false, true})
       check_everywhere({kind, 5, 3, 5, 17, 17, 2, 2}, prepacked, on_all_threads, 2);
-}
-
-TEST(every_target_has_step_kernels) {
-  for (const Kernels* target : kernels_built()) {
-    try {
-      CHECK(step_kernels(*target).name == std::string(target->name), "another target's");
-    } catch (const std::logic_error& error) {
-      CHECK(false, "%s", error.what());
-    }
-  }
 }
