@@ -84,7 +84,7 @@ cpp-test: $(VENV)/installed
 	$(VENV)/bin/ctest --test-dir build/asan --output-on-failure
 
 tsan: $(VENV)/installed
-	$(VENV)/bin/cmake -S . -B build/tsan -DRNNFAST_SANITIZE=thread $(CMAKE_TARGETS) -DRNNFAST_OPENMP=OFF -Wno-dev >/dev/null
+	$(VENV)/bin/cmake -S . -B build/tsan -DRNNFAST_SANITIZE=thread -DRNNFAST_WIDE=OFF $(CMAKE_TARGETS) -DRNNFAST_OPENMP=OFF -Wno-dev >/dev/null
 	$(VENV)/bin/cmake --build build/tsan -j 2
 	$(VENV)/bin/ctest --test-dir build/tsan --output-on-failure
 

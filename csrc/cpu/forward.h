@@ -5,6 +5,7 @@
 
 #include "cells/all.h"
 #include "cpu/forward_direct.h"
+#include "cpu/forward_project.h"
 #include "cpu/group.h"
 #include "cpu/job.h"
 #include "cpu/pack_layer.h"
@@ -109,6 +110,9 @@ class ForwardScan {
   }
 
  private:
+  template <class, class, int>
+  friend struct ProjectBlock;
+
   // A tile of rows x U vectors of units, all gates of each. Panels of several vectors lie one behind another.
   template <int U, class Rows, class Tile>
   RNNFAST_INLINE void multiply_units(Tile& tile, const Rows& a, const T* panel, int64_t K, int64_t depth) {
@@ -186,44 +190,6 @@ class ForwardScan {
     finish(a, x, b, unit, valid);
   }
 
-  template <int U>
-  struct ProjectBlock {
-    ForwardScan& s;
-    int64_t vector;
-    const T* weights;  // its panel of W_ih
-    T* out;            // gates_x of global row 0
-    int64_t k, depth;
-
-    template <int R>
-    RNNFAST_INLINE void rows(int64_t first) {
-      RowPointers<T, R> x;
-      Tile<T, R, U * G> tile;
-      const int64_t unit = vector * N;
-      const int last = s.valid_lanes(unit + (U - 1) * N);
-      T* to = out + first * s.gates_x_stride_ + unit;
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        x.row[r] = s.x_row(first + r) + k;
-#pragma GCC unroll 4
-        for (int u = 0; u < U; ++u)
-#pragma GCC unroll 4
-          for (int g = 0; g < G; ++g)
-            tile.acc[r][u * G + g] =
-                k == 0 ? load<V>(s.bias(vector + u) + g * N)
-                       : load_first<V>(to + r * s.gates_x_stride_ + g * s.H_ + u * N, u == U - 1 ? last : N);
-      }
-      s.template multiply_units<U>(tile, x, weights + k * G * N, s.I_, depth);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int u = 0; u < U; ++u)
-#pragma GCC unroll 4
-          for (int g = 0; g < G; ++g)
-            store_first(to + r * s.gates_x_stride_ + g * s.H_ + u * N, tile.acc[r][u * G + g],
-                        u == U - 1 ? last : N);
-    }
-  };
-
   // h = W_hr (cell's output), NV vectors of columns.
   template <int NV>
   struct OutputBlock {
@@ -286,8 +252,8 @@ class ForwardScan {
     for_groups<kUnitVectors>(units_, false, [&](auto u, int64_t vector) {
       const T* weights = input_panel(vector, u.value);
       for (int64_t k = 0; k < I_; k += plan_.block_k) {
-        ProjectBlock<u.value> block{*this, vector, weights,
-                                    out,   k,      I_ - k < plan_.block_k ? I_ - k : plan_.block_k};
+        ProjectBlock<Cell, T, u.value> block{*this, vector, weights,
+                                             out,   k,      I_ - k < plan_.block_k ? I_ - k : plan_.block_k};
         if (by_units_) {
           for_row_blocks<kRowsOf<u.value * G>>(seq_.first_row(begin), seq_.first_row(end), block);
         } else {
