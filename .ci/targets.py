@@ -28,13 +28,14 @@ def rows() -> list[tuple[str, str, str]]:
     import rnnfast._C as extension
 
     built, available = set(extension.isas_built()), set(extension.isas_available())
-    sanitizers = {name: title for name, title in (("asan", "ASan+UBSan"), ("tsan", "TSan")) if ran(name)}
+    sanitizers = {name: title for name, title in (("asan", "ASan+UBSan"), ("tsan", "TSan"), ("wide", "no sanitizer")) if ran(name)}
     missing = "" if sanitizers else "C++ tests not run"
     table = []
     for target in ("avx512", "wide", "avx2", "generic"):
         by = [title for name, title in sanitizers.items() if target in ran(name)]
         how = "lowered to AVX2" if target == "wide" else "natively"
-        core = f"{how} ({', '.join(by)})" if by else missing or "NOT TESTED: this processor lacks its instructions"
+        why = "make wide-test was not run" if target == "wide" else "this processor lacks its instructions"
+        core = f"{how} ({', '.join(by)})" if by else missing or f"NOT TESTED: {why}"
         if target in available:
             python = how
         elif target in built:
