@@ -28,7 +28,8 @@ def rows() -> list[tuple[str, str, str]]:
     import rnnfast._C as extension
 
     built, available = set(extension.isas_built()), set(extension.isas_available())
-    sanitizers = {name: title for name, title in (("asan", "ASan+UBSan"), ("tsan", "TSan"), ("wide", "no sanitizer")) if ran(name)}
+    builds = (("asan", "ASan+UBSan"), ("tsan", "TSan"), ("wide", "no sanitizer"))
+    sanitizers = {name: title for name, title in builds if ran(name)}
     missing = "" if sanitizers else "C++ tests not run"
     table = []
     for target in ("avx512", "wide", "avx2", "generic"):
