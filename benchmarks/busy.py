@@ -72,7 +72,7 @@ def hogs(count: int) -> Iterator[None]:
 
 def slot(call: Callable[[], object], seconds: float) -> list[float]:
     """Milliseconds of one call after another, for so many seconds."""
-    samples = []
+    samples: list[float] = []
     end = time.perf_counter() + seconds
     call()
     before = time.perf_counter()
@@ -96,7 +96,8 @@ def summary(samples: list[float]) -> dict[str, float]:
 
 def measure(case: Case, args: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
     """Of each rival: summaries alone and beside hogs."""
-    calls = {name: call for name, call in rivals.verified(case).items() if args.rival in (None, name)}
+    found, _ = rivals.verified(case, args.threads, ("torch",))
+    calls = {name: found[name].run for name in ("rnnfast", "torch") if args.rival in (None, name)}
     result: dict[str, dict[str, dict[str, float]]] = {name: {} for name in calls}
     for state, count in (("alone", 0), ("busy", args.hogs)):
         with hogs(count):

@@ -146,9 +146,9 @@ def explain(
         decomposition += f"; BPTT by {plan['backward_decomposition']}, {plan['backward_chunk_steps']} steps at a time"
     elif layers > 1:
         steps_together = f"{plan['stack_steps']} steps at a time"
-        if plan["stages"] > 1:
+        if int(plan["stages"]) > 1:
             decomposition += f"; {layers} layers as a wavefront of {plan['stages']} stages, {steps_together}"
-        elif plan["stack_steps"] < steps:
+        elif int(plan["stack_steps"]) < steps:
             decomposition += f"; {steps_together} through all {layers} layers"
     layer = "the step" if label.endswith("Cell") else "the first layer"
     return Explanation(
