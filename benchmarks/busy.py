@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cell", choices=CELLS, help="only this cell")
     parser.add_argument("--mode", choices=("inference", "training"), help="only this mode")
     parser.add_argument("--case", metavar="T,B,I,H", help="only this shape, which may be a new one")
-    parser.add_argument("--rival", choices=tuple(rivals.RIVALS), help="only this rival")
+    parser.add_argument("--rival", choices=("rnnfast", "torch"), help="only this rival")
     parser.add_argument("--out", type=Path, help="file for the JSON")
     args = parser.parse_args()
     if args.threads < 1 or args.rounds < 1 or args.slot <= 0 or args.hogs < 0:
