@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/direct.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/ops/transpose.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/Exceptions.h>
@@ -19,8 +18,6 @@ namespace py = pybind11;
 
 namespace rnnfast {
 namespace {
-
-constexpr int64_t kLongWork = 200'000;  // multiply-adds from which the GIL is given up
 
 // Interned once; they live as long as the process.
 struct Names {
@@ -94,10 +91,6 @@ bool flag(PyObject* dict, PyObject* name, bool& value) {
   return true;
 }
 
-at::Tensor empty(at::IntArrayRef shape, at::ScalarType dtype) {
-  return at::Tensor(at::detail::empty_cpu(shape, dtype, false, std::nullopt));
-}
-
 // A call as far as it does not depend on the element type.
 struct Direct {
   CellKind kind = CellKind(0);
@@ -139,10 +132,6 @@ struct Direct {
     return weights.back() != nullptr;
   }
 
-  int64_t work() const {
-    return T * B * directions * cell_info(kind).gates * H * (I + P + (layers - 1) * (directions + 1) * P);
-  }
-
   template <class E>
   void run() const {
     const CellInfo& cell = cell_info(kind);
@@ -177,7 +166,7 @@ struct Direct {
     if (cell.has_cell) call.c_n = c_n.mutable_data_ptr<E>();
     std::vector<at::Tensor> held;
     std::optional<py::gil_scoped_release> released;
-    if (work() >= kLongWork) {
+    if (T * stack_step_work(shape_of(call), call.count) >= kLongWork) {
       // Another thread may put other parameters into the module meanwhile.
       held.reserve(weights.size());
       for (const at::Tensor* w : weights) held.push_back(*w);
@@ -257,9 +246,9 @@ bool prepare_layers(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, Py
   }
 
   const int64_t y[] = {c.T, c.B, c.directions * c.P}, y2[] = {c.T, c.directions * c.P};
-  c.y = empty(batched ? at::IntArrayRef(y) : at::IntArrayRef(y2), c.dtype);
-  c.h_n = empty(h_shape, c.dtype);
-  if (cell.has_cell) c.c_n = empty(c_shape, c.dtype);
+  c.y = empty_plain(batched ? at::IntArrayRef(y) : at::IntArrayRef(y2), c.dtype);
+  c.h_n = empty_plain(h_shape, c.dtype);
+  if (cell.has_cell) c.c_n = empty_plain(c_shape, c.dtype);
   return true;
 }
 
@@ -308,8 +297,8 @@ bool prepare_cell(Direct& c, PyObject* mode, PyObject* input, PyObject* hx, PyOb
   const at::IntArrayRef h_shape(shape + (dims == 1), size_t(dims));
   if (!c.take_state(hx, h_shape, h_shape)) return false;
   // Of one step, the output is the state.
-  c.y = c.h_n = empty(h_shape, c.dtype);
-  if (cell.has_cell) c.c_n = empty(h_shape, c.dtype);
+  c.y = c.h_n = empty_plain(h_shape, c.dtype);
+  if (cell.has_cell) c.c_n = empty_plain(h_shape, c.dtype);
   return true;
 }
 

@@ -2,11 +2,23 @@
 // Which tensors may go past the dispatcher: those behind which nothing but memory stands.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <optional>
+
 namespace rnnfast {
+
+// Multiply-adds (some 5 us) from which other Python threads should get their turn: giving up the GIL and taking it
+// again costs a few hundred ns at best, and a wait where others want it.
+constexpr int64_t kLongWork = 200'000;
+
+// An uninitialised CPU tensor.
+inline at::Tensor empty_plain(at::IntArrayRef shape, at::ScalarType dtype) {
+  return at::Tensor(at::detail::empty_cpu(shape, dtype, false, std::nullopt));
+}
 
 // Subclasses with a dispatch of their own (fake tensors), tensors of a transform (vmap, grad, jvp), lazy negation.
 constexpr c10::DispatchKeySet kUnplainKeys({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/stream.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
@@ -21,10 +20,6 @@ namespace rnnfast {
 namespace {
 
 constexpr const char* kName = "rnnfast.Stream";
-
-// Multiply-adds (some 5 us) from which other Python threads should get their turn: giving up the GIL and taking it
-// again costs a few hundred ns at best, and a wait where others want it.
-constexpr int64_t kLongWork = 200'000;
 
 // Rows of a half-precision chunk that are converted at a time.
 constexpr int64_t kConvertedRows = 1024;
@@ -87,8 +82,7 @@ void StreamEngine::prepare() {
   call.layers = to.layers.data();
   call.count = stack_->count();
   shape_ = shape_of(call);
-  step_work_ = 0;
-  for (int l = 0; l < call.count; ++l) step_work_ += B_ * cell.gates * s.H * (stack_layer(shape_, l).I + P_);
+  step_work_ = stack_step_work(shape_, call.count);
   plan_steps<T>(this_machine().threads);
 }
 
@@ -192,7 +186,7 @@ at::Tensor StreamEngine::run(const at::Tensor& x_in, const at::Tensor* out_given
   } else {
     const int64_t shape[] = {steps, B_, P_};
     const at::IntArrayRef sizes(shape + (dims == 2), size_t(dims));
-    out = at::Tensor(at::detail::empty_cpu(sizes, stack_->dtype(), false, std::nullopt));
+    out = empty_plain(sizes, stack_->dtype());
   }
   std::optional<py::gil_scoped_release> released;
   if (steps * step_work_ >= kLongWork) released.emplace();

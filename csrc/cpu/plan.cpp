@@ -30,12 +30,10 @@ constexpr int64_t kWholeRows = 1024;
 // Rows of a backward chunk. Fewer pack W_ih and add to dW too often, more take memory and leave the cache.
 constexpr int64_t kMinBackwardRows = 128, kMaxBackwardRows = 512, kBackwardChunks = 8;
 
-bool wakes_threads(const LayerShape& s) {
-  return s.T * s.B * s.directions * s.gates * s.H * (s.I + s.P) >= kSerialWork;
-}
-
 // Multiply-adds of a step of one direction.
 int64_t step_work(const LayerShape& s) { return s.B * s.gates * s.H * (s.I + s.P); }
+
+bool wakes_threads(const LayerShape& s) { return s.T * s.directions * step_work(s) >= kSerialWork; }
 
 // Rows without a barrier are right when every thread can keep all of W_hh close and has full row blocks of its own;
 // of short steps, of which a barrier would be a good part, fewer rows will do.

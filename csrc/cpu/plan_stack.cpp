@@ -57,8 +57,7 @@ StackPlan plan_step(const LayerShape& s, int layers, const Machine& m) {
   plan.step = true;
   const LayerShape above = stack_layer(s, layers > 1 ? 1 : 0);
   // The region is entered once for the whole stack.
-  const int64_t work = s.B * s.gates * s.H * (s.I + s.P + (layers - 1) * (above.I + s.P));
-  plan.threads = work < kStepSerialWork ? 1 : std::max(1, m.threads);
+  plan.threads = stack_step_work(s, layers) < kStepSerialWork ? 1 : std::max(1, m.threads);
   Machine machine = m;
   machine.threads = plan.threads;
   plan.first = plan_forward(s, machine);
@@ -74,6 +73,10 @@ LayerShape stack_layer(const LayerShape& first, int index) {
   LayerShape s = first;
   if (index > 0) s.I = first.directions * first.P;
   return s;
+}
+
+int64_t stack_step_work(const LayerShape& s, int layers) {
+  return s.B * s.directions * s.gates * s.H * (s.I + s.P + (layers - 1) * (stack_layer(s, 1).I + s.P));
 }
 
 StackPlan plan_stack(const LayerShape& s, int layers, const Machine& m) {

@@ -26,4 +26,7 @@ StackPlan plan_stack(const LayerShape& first, int layers, const Machine& machine
 // A layer of the stack: the others read what the one below wrote.
 LayerShape stack_layer(const LayerShape& first, int index);
 
+// Multiply-adds of one step of all layers.
+int64_t stack_step_work(const LayerShape& first, int layers);
+
 }  // namespace rnnfast
