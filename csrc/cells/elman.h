@@ -25,7 +25,7 @@ struct ElmanCell {
   static constexpr bool kBackwardSeesHidden = true;
   static constexpr bool kBackwardSeesPrevious = false;
 
-  explicit ElmanCell(int variant) : nonlinearity(Nonlinearity(variant)) {}
+  RNNFAST_HD explicit ElmanCell(int variant) : nonlinearity(Nonlinearity(variant)) {}
 
   Nonlinearity nonlinearity;
 

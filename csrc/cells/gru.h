@@ -26,7 +26,7 @@ struct GruCell {
   static constexpr bool kBackwardSeesHidden = false;
   static constexpr bool kBackwardSeesPrevious = true;
 
-  explicit GruCell(int) {}
+  RNNFAST_HD explicit GruCell(int) {}
 
   template <class V>
   struct Forward {

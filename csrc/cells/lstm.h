@@ -27,7 +27,7 @@ struct LstmCell {
   static constexpr bool kBackwardSeesHidden = false;
   static constexpr bool kBackwardSeesPrevious = false;
 
-  explicit LstmCell(int) {}
+  RNNFAST_HD explicit LstmCell(int) {}
 
   template <class V>
   struct Forward {

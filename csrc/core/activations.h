@@ -45,14 +45,17 @@ struct ActivationConstants<double> {
                                      0x1.8445870f6fe41p-14,  -0x1.05bbdae896297p-15, 0x1.b33642a122cddp-18};
 };
 
-// c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule.
-template <class V, class T, int N>
-RNNFAST_HD RNNFAST_INLINE V polynomial(V x, const T (&c)[N]) {
+// c[I] + c[I + 1] x + c[I + 2] x^2 + ..., by Horner's rule. Coefficients are template arguments, since device code
+// may read an element of a static array only where that is a constant expression.
+template <const auto& c, int I = 0, class V>
+RNNFAST_HD RNNFAST_INLINE V polynomial(V x) {
   using Traits = ValueTraits<V>;
-  V sum = Traits::constant(c[N - 1]);
-#pragma GCC unroll 16
-  for (int i = N - 2; i >= 0; --i) sum = sum * x + Traits::constant(c[i]);
-  return sum;
+  constexpr auto kCoefficient = c[I];
+  if constexpr (I + 1 == sizeof(c) / sizeof(c[0])) {
+    return Traits::constant(kCoefficient);
+  } else {
+    return polynomial<c, I + 1>(x) * x + Traits::constant(kCoefficient);
+  }
 }
 
 // x = n ln(2) + r with integer n and |r| <= ln(2) / 2; returns exp(r), and n as a floating-point number.
@@ -66,7 +69,7 @@ RNNFAST_HD RNNFAST_INLINE V exp_reduced(V x, V& n) {
   n = shifted - round;
   V r = x - n * Traits::constant(C::kLn2High);
   r = r - n * Traits::constant(C::kLn2Low);
-  const V q = polynomial(r, C::kExp);
+  const V q = polynomial<C::kExp>(r);
   return (r * r) * q + r + Traits::constant(T(1));
 }
 
@@ -124,7 +127,7 @@ RNNFAST_HD RNNFAST_INLINE V tanh(V x) {
   const V e = reduced * exponent_of_two(n);
   const V large = one - two / (e + one);
   const V square = x * x;
-  const V small = x * (square * polynomial(square, C::kTanh) + one);
+  const V small = x * (square * polynomial<C::kTanh>(square) + one);
   const V signed_large = select(less(x, zero), zero - large, large);
   return select(less(magnitude, Traits::constant(T(0.625))), small, signed_large);
 }

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the CUDA kernels are told. S: the storage type (float, double, Half, BFloat16); Compute<S>: float, or double
+// for double, in which states are kept, sums accumulated and values saved for the backward pass.
+//
+// Pointers are the device's unless said otherwise. N rows: T*B, or the sum of batch_sizes. D directions. With two,
+// y and its gradient hold both side by side: [N, D*P].
+#pragma once
+
+#include "core/params.h"
+#include "cuda/primitives/types.h"
+
+namespace RNNFAST_NAMESPACE {
+
+// rnnfast::Sequence as a kernel sees it. batch_sizes and offsets: device memory, or null where dense.
+struct DeviceSequence {
+  int T = 0, B = 0;
+  const int64_t* batch_sizes = nullptr;  // [T]
+  const int64_t* offsets = nullptr;      // [T + 1]
+
+  RNNFAST_DEVICE int active(int t) const { return batch_sizes ? static_cast<int>(batch_sizes[t]) : B; }
+  RNNFAST_DEVICE int64_t first_row(int t) const { return offsets ? offsets[t] : static_cast<int64_t>(t) * B; }
+  RNNFAST_DEVICE int time_of(int p, bool reverse) const { return reverse ? T - 1 - p : p; }
+  // How many samples had a step before (after) t in processing order; always a prefix of the batch.
+  RNNFAST_DEVICE int active_before(int t, bool reverse) const {
+    const int before = reverse ? t + 1 : t - 1;
+    if (before < 0 || before >= T) return 0;
+    const int a = active(before), b = active(t);
+    return a < b ? a : b;
+  }
+  RNNFAST_DEVICE int active_after(int t, bool reverse) const { return active_before(t, !reverse); }
+};
+
+template <class S>
+struct CudaForward {
+  LayerInputs<S> in;  // in.sequence: host memory, read by the launchers
+  DeviceSequence sequence;
+  S* y = nullptr;               // [N, D*P]
+  S* h_n = nullptr;             // [D, B, P]
+  S* c_n = nullptr;             // [D, B, H], cells with c
+  Compute<S>* saved = nullptr;  // [D, N, S*H], training only
+  Compute<S>* cells = nullptr;  // [D, N, H], training only, cells with c
+  bool training = false;
+};
+
+// The limits of issue "BPTT" (shared/api.md); none by default.
+struct BackwardLimits {
+  bool clip_value = false;  // each element of the total dL/dh_t, then of the total dL/dc_t, within [-limit, limit]
+  bool clip_norm = false;   // each sample's row of them scaled down to norm `limit` (step path only)
+  double limit = 0;
+  int64_t steps = 0;  // truncation: no signal passes from step t to t - 1 where (T_b - t) mod steps = 0; 0: none
+};
+
+template <class S>
+struct CudaBackward {
+  LayerInputs<S> in;
+  DeviceSequence sequence;
+  BackwardLimits limits;
+  const S* y = nullptr;  // what the forward pass returned
+  const Compute<S>* saved = nullptr;
+  const Compute<S>* cells = nullptr;
+  const S* grad_y = nullptr;    // [N, D*P] or null
+  const S* grad_h_n = nullptr;  // [D, B, P] or null
+  const S* grad_c_n = nullptr;  // [D, B, H] or null
+  S* grad_x = nullptr;          // [N, I] contiguous; null (here and below): not asked for
+  S* grad_h0 = nullptr;         // [D, B, P]
+  S* grad_c0 = nullptr;         // [D, B, H]
+  S* grad_w_ih[2] = {nullptr, nullptr};
+  S* grad_w_hh[2] = {nullptr, nullptr};
+  S* grad_b_ih[2] = {nullptr, nullptr};
+  S* grad_b_hh[2] = {nullptr, nullptr};
+  S* grad_w_hr[2] = {nullptr, nullptr};
+};
+
+// One direction of a persistent launch, forward.
+template <class S>
+struct ScanForwardDirection {
+  const S* w_hh = nullptr;              // [G*H, H]
+  const S* b_ih = nullptr;              // [G*H] or null
+  const S* b_hh = nullptr;              // [G*H] or null
+  const Compute<S>* gates_x = nullptr;  // [N, G*H]: x W_ih^T, without biases
+  const S* h0 = nullptr;                // [B, H] or null
+  const S* c0 = nullptr;                // [B, H] or null
+  S* h_n = nullptr;                     // [B, H]
+  S* c_n = nullptr;                     // [B, H]
+  S* y = nullptr;                       // row r at y + r * y_stride: this direction's columns
+  Compute<S>* saved = nullptr;          // [N, S*H] or null
+  Compute<S>* cells = nullptr;          // [N, H] or null
+  S* hidden = nullptr;                  // [2, B, H]: h of this step and of the one before, exchanged between blocks
+  unsigned* counter = nullptr;          // of the grid barrier, zero
+  bool reverse = false;
+};
+
+template <class S>
+struct ScanForward {
+  DeviceSequence sequence;
+  int H = 0,
+      units = 0;  // hidden units; of a block (blockIdx.x owns units blockIdx.x * units ...; blockIdx.y: direction)
+  int columns = 0;  // rows of the batch that one pass of the product takes
+  int64_t y_stride = 0;
+  int variant = 0;
+  ScanForwardDirection<S> direction[2];
+};
+
+// One direction of a persistent launch, backward.
+template <class S>
+struct ScanBackwardDirection {
+  const S* w_hh = nullptr;  // [G*H, H]
+  const S* h0 = nullptr;
+  const S* c0 = nullptr;
+  const S* y = nullptr;  // as in ScanForwardDirection
+  const Compute<S>* saved = nullptr;
+  const Compute<S>* cells = nullptr;
+  const S* grad_y = nullptr;    // row r at grad_y + r * y_stride, or null
+  const S* grad_h_n = nullptr;  // [B, H] or null
+  const S* grad_c_n = nullptr;  // [B, H] or null
+  S* grad_h0 = nullptr;         // [B, H] or null
+  S* grad_c0 = nullptr;         // [B, H] or null
+  S* delta = nullptr;           // [N, kDelta*H], written once; blocks exchange it from step to step
+  unsigned* counter = nullptr;
+  bool reverse = false;
+};
+
+template <class S>
+struct ScanBackward {
+  DeviceSequence sequence;
+  BackwardLimits limits;  // no norm
+  int H = 0, units = 0, columns = 0;
+  int64_t y_stride = 0;
+  int variant = 0;
+  ScanBackwardDirection<S> direction[2];
+};
+
+}  // namespace RNNFAST_NAMESPACE

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the host starts kernels: no allocation, no synchronisation, every error reported.
+#pragma once
+
+#include "cuda/primitives/platform.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime_api.h>
+#endif
+
+namespace RNNFAST_NAMESPACE {
+
+#if defined(__CUDACC__)
+using Stream = cudaStream_t;
+#else
+using Stream = emulator::Stream;
+#endif
+
+// What went wrong, in words, or success. `text` lives as long as the process.
+struct Status {
+  const char* operation = nullptr;  // null: success
+  const char* text = nullptr;
+  explicit operator bool() const { return operation == nullptr; }
+};
+
+#define RNNFAST_TRY(call)                                       \
+  do {                                                          \
+    const ::RNNFAST_NAMESPACE::Status rnnfast_status_ = (call); \
+    if (!rnnfast_status_) return rnnfast_status_;               \
+  } while (false)
+
+struct Launch {
+  int grid_x = 1, grid_y = 1, block = kWarp;  // block: threads
+  int max_threads = kWarp;                    // of the kernel's RNNFAST_KERNEL
+  int shared_bytes = 0;                       // dynamic
+  bool cooperative = false;                   // all blocks resident at once
+};
+
+#if defined(__CUDACC__)
+
+inline Status status_of(cudaError_t error, const char* operation) {
+  return error == cudaSuccess ? Status{} : Status{operation, cudaGetErrorString(error)};
+}
+
+template <class P>
+Status launch(void (*kernel)(P), const Launch& l, const P& params, Stream stream) {
+  const void* const function = reinterpret_cast<const void*>(kernel);
+  if (l.shared_bytes > 48 * 1024)  // more than that must be asked for
+    RNNFAST_TRY(
+        status_of(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared_bytes),
+                  "cudaFuncSetAttribute"));
+  const dim3 grid(static_cast<unsigned>(l.grid_x), static_cast<unsigned>(l.grid_y));
+  const dim3 block(static_cast<unsigned>(l.block));
+  void* arguments[] = {const_cast<P*>(&params)};
+  const size_t shared = static_cast<size_t>(l.shared_bytes);
+  if (l.cooperative)
+    return status_of(cudaLaunchCooperativeKernel(function, grid, block, arguments, shared, stream),
+                     "cudaLaunchCooperativeKernel");
+  return status_of(cudaLaunchKernel(function, grid, block, arguments, shared, stream), "cudaLaunchKernel");
+}
+
+inline Status fill_zero(void* p, size_t bytes, Stream stream) {
+  return status_of(cudaMemsetAsync(p, 0, bytes, stream), "cudaMemsetAsync");
+}
+
+#else
+
+template <class P>
+Status launch(void (*kernel)(P), const Launch& l, const P& params, Stream stream) {
+  const emulator::Shape shape{l.grid_x, l.grid_y, l.block, l.max_threads, l.shared_bytes, l.cooperative};
+  const emulator::Outcome outcome = emulator::launch(shape, [&] { kernel(params); }, stream);
+  return outcome.text ? Status{outcome.operation, outcome.text} : Status{};
+}
+
+inline Status fill_zero(void* p, size_t bytes, Stream) {
+  __builtin_memset(p, 0, bytes);
+  return {};
+}
+
+#endif
+
+}  // namespace RNNFAST_NAMESPACE
