@@ -91,7 +91,7 @@ FrozenStack::FrozenStack(CellKind kind, const std::vector<std::vector<at::Tensor
   inner_dtype_ = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
   for (const std::vector<at::Tensor>& weights : layers) {
     LayerSizes s;
-    check_weights(kind, name_, weights, has_biases, bidirectional, dtype_, s);
+    check_weights(kind, name_, weights, has_biases, bidirectional, dtype_, at::kCPU, s);
     if (packed_.empty()) {
       sizes_ = s;
     } else {

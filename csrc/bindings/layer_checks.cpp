@@ -9,15 +9,25 @@
 namespace rnnfast {
 namespace {
 
-void check_plain(const std::string& op, const char* name, const at::Tensor& t) {
+// Devices with kernels in this build.
+bool has_kernels(at::Device device) {
+#ifdef RNNFAST_CUDA
+  if (device.is_cuda()) return true;
+#endif
+  return device.is_cpu();
+}
+
+void check_plain(const std::string& op, const char* name, const at::Tensor& t, at::Device device) {
   TORCH_CHECK(t.defined(), op, ": ", name, ": expected a tensor, got an undefined one");
-  TORCH_CHECK(t.device().is_cpu(), op, ": ", name, ": expected a CPU tensor, got one on ", t.device());
+  TORCH_CHECK(t.device() == device, op, ": ", name, ": expected a ",
+              device.is_cpu() ? std::string("CPU tensor") : "tensor on " + device.str() + " as x", ", got one on ",
+              t.device());
   TORCH_CHECK(t.layout() == at::kStrided, op, ": ", name, ": expected a dense (strided) tensor, got layout ",
               t.layout());
 }
 
 void check_batch_sizes(const std::string& op, const at::Tensor& sizes, LayerSizes& out) {
-  check_plain(op, "batch_sizes", sizes);
+  check_plain(op, "batch_sizes", sizes, at::kCPU);  // the plan and the launches read it
   TORCH_CHECK(sizes.scalar_type() == at::kLong, op, ": batch_sizes: expected int64, got ", sizes.scalar_type());
   TORCH_CHECK(sizes.dim() == 1 && sizes.numel() > 0, op,
               ": batch_sizes: expected one dimension with at least one entry, got shape ", sizes.sizes());
@@ -71,9 +81,10 @@ std::vector<int64_t> read_batch_sizes(const at::Tensor& sizes) {
   return values;
 }
 
-void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dtype, const OptionalTensor& grad_y,
-                           const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n, const at::Tensor& y,
-                           const at::Tensor& saved, const at::Tensor& cells, size_t mask_size) {
+void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dtype, at::Device device,
+                           const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                           const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
+                           const at::Tensor& cells, size_t mask_size) {
   const std::string op = op_name(kind, true);
   const CellInfo& cell = cell_info(kind);
   const at::ScalarType inner = dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
@@ -81,28 +92,28 @@ void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dt
   const auto shape_if = [](bool present, std::vector<int64_t> shape) {
     return present ? shape : std::vector<int64_t>{0};
   };
-  check_tensor(op, "y", y, dtype, s.y_shape());
-  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}));
-  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}));
-  if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape());
-  if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape());
+  check_tensor(op, "y", y, dtype, s.y_shape(), device);
+  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}), device);
+  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}), device);
+  if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape(), device);
+  if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape(), device);
   // Autograd may hand in the empty gradient of an output that the cell does not have.
-  if (grad_c_n && cell.has_cell) check_tensor(op, "grad_c_n", *grad_c_n, dtype, s.c_shape());
+  if (grad_c_n && cell.has_cell) check_tensor(op, "grad_c_n", *grad_c_n, dtype, s.c_shape(), device);
   const size_t inputs = 3 + static_cast<size_t>(s.directions) * s.weights_each;
   TORCH_CHECK(mask_size == inputs, op, ": output_mask: expected ", inputs,
               " entries (x, h0, c0 and each weight), got ", mask_size);
 }
 
 void check_tensor(const std::string& op, const char* name, const at::Tensor& tensor, at::ScalarType dtype,
-                  at::IntArrayRef shape) {
-  check_plain(op, name, tensor);
+                  at::IntArrayRef shape, at::Device device) {
+  check_plain(op, name, tensor, device);
   TORCH_CHECK(tensor.scalar_type() == dtype, op, ": ", name, ": expected dtype ", dtype, ", got ",
               tensor.scalar_type());
   TORCH_CHECK(tensor.sizes() == shape, op, ": ", name, ": expected shape ", shape, ", got ", tensor.sizes());
 }
 
 void check_weights(CellKind kind, const std::string& op, at::TensorList weights, bool has_biases,
-                   bool bidirectional, at::ScalarType dtype, LayerSizes& s) {
+                   bool bidirectional, at::ScalarType dtype, at::Device device, LayerSizes& s) {
   const CellInfo& cell = cell_info(kind);
   s.directions = bidirectional ? 2 : 1;
   const size_t directions = static_cast<size_t>(s.directions), plain = has_biases ? 4 : 2;
@@ -111,8 +122,8 @@ void check_weights(CellKind kind, const std::string& op, at::TensorList weights,
   TORCH_CHECK(weights.size() == s.weights_each * directions, op, ": weights: expected ", plain * directions,
               " tensors (", directions, " direction(s) of ", has_biases ? "w_ih, w_hh, b_ih, b_hh" : "w_ih, w_hh",
               cell.has_cell ? "; one more each, w_hr, with a projection" : "", "), got ", weights.size());
-  check_plain(op, "weights[0] (w_ih)", weights[0]);
-  check_plain(op, "weights[1] (w_hh)", weights[1]);
+  check_plain(op, "weights[0] (w_ih)", weights[0], device);
+  check_plain(op, "weights[1] (w_hh)", weights[1], device);
   const at::Tensor &w_ih = weights[0], &w_hh = weights[1];
   TORCH_CHECK(w_hh.dim() == 2 && w_hh.size(1) > 0 && w_hh.size(0) > 0 && w_hh.size(0) % cell.gates == 0 &&
                   (s.projection || w_hh.size(0) == cell.gates * w_hh.size(1)),
@@ -135,7 +146,7 @@ void check_weights(CellKind kind, const std::string& op, at::TensorList weights,
     } else if (which < 2) {
       shape = {gates, which == 0 ? s.I : s.P};
     }
-    check_tensor(op, name.c_str(), weights[i], dtype, shape);
+    check_tensor(op, name.c_str(), weights[i], dtype, shape, device);
   }
 }
 
@@ -157,10 +168,10 @@ void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, c
   }
   TORCH_CHECK(s.T > 0, op, ": x: expected at least one time step, got shape ", x.sizes());
   const at::ScalarType dtype = x.scalar_type();
-  if (h0) check_tensor(op, "h0", *h0, dtype, s.h_shape());
+  if (h0) check_tensor(op, "h0", *h0, dtype, s.h_shape(), x.device());
   TORCH_CHECK(!c0 || cell_info(kind).has_cell, op,
               ": c0: expected None, as this cell has no cell state, got a tensor");
-  if (c0) check_tensor(op, "c0", *c0, dtype, s.c_shape());
+  if (c0) check_tensor(op, "c0", *c0, dtype, s.c_shape(), x.device());
 }
 
 LayerSizes check_layer_inputs(CellKind kind, const at::Tensor& x, const OptionalTensor& h0,
@@ -168,12 +179,15 @@ LayerSizes check_layer_inputs(CellKind kind, const at::Tensor& x, const Optional
                               bool has_biases, bool bidirectional) {
   const std::string op = op_name(kind);
   LayerSizes s;
-  check_plain(op, "x", x);
+  TORCH_CHECK(x.defined(), op, ": x: expected a tensor, got an undefined one");
+  TORCH_CHECK(has_kernels(x.device()), op, ": x: expected a tensor on a device with kernels, got one on ",
+              x.device());
+  check_plain(op, "x", x, x.device());
   const at::ScalarType dtype = x.scalar_type();
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
               ": x: expected dtype float32, float64, float16 or bfloat16, got ", dtype);
   TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0, op, ": x: expected at least one feature, got shape ", x.sizes());
-  check_weights(kind, op, weights, has_biases, bidirectional, dtype, s);
+  check_weights(kind, op, weights, has_biases, bidirectional, dtype, x.device(), s);
   check_sequence(kind, op, x, h0, c0, batch_sizes, s);
   return s;
 }

@@ -33,21 +33,21 @@ struct LayerSizes {
 std::string op_name(CellKind kind, bool backward = false);
 
 // Throws c10::Error (RuntimeError in Python) that names operation, argument, what was expected and what it got.
-// dtype of x: float32, float64, float16 or bfloat16.
+// dtype of x: float32, float64, float16 or bfloat16. All tensors but batch_sizes are on x's device.
 LayerSizes check_layer_inputs(CellKind kind, const at::Tensor& x, const OptionalTensor& h0,
                               const OptionalTensor& c0, at::TensorList weights, const OptionalTensor& batch_sizes,
                               bool has_biases, bool bidirectional);
 
 // The parts of it, for callers whose weights were checked before.
 void check_weights(CellKind kind, const std::string& op, at::TensorList weights, bool has_biases,
-                   bool bidirectional, at::ScalarType dtype,
+                   bool bidirectional, at::ScalarType dtype, at::Device device,
                    LayerSizes& sizes);  // fills I, H, P, directions, projection
 void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, const OptionalTensor& h0,
                     const OptionalTensor& c0, const OptionalTensor& batch_sizes, LayerSizes& sizes);
 
 // What a backward op is given besides; returns nothing, throws likewise. saved and cells are float32 for half
 // dtypes.
-void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarType dtype,
+void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarType dtype, at::Device device,
                            const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                            const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
                            const at::Tensor& cells, size_t mask_size);
@@ -55,8 +55,8 @@ void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarTyp
 // The entries of batch_sizes; also of a tensor that a transform of torch.func has wrapped.
 std::vector<int64_t> read_batch_sizes(const at::Tensor& batch_sizes);
 
-// Checks one further tensor of the op: defined, on the CPU and of this dtype and shape.
+// Checks one further tensor of the op: defined, dense, of this dtype, shape and device.
 void check_tensor(const std::string& op, const char* name, const at::Tensor& tensor, at::ScalarType dtype,
-                  at::IntArrayRef shape);
+                  at::IntArrayRef shape, at::Device device = at::kCPU);
 
 }  // namespace rnnfast

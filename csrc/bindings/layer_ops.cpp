@@ -40,11 +40,11 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
                                   const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                   const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                   const c10::List<bool>& output_mask) {
-  const CellInfo& cell = cell_info(call.kind);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   const at::ScalarType dtype = call.x.scalar_type();
-  check_backward_inputs(call.kind, s, dtype, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask.size());
+  check_backward_inputs(call.kind, s, dtype, at::kCPU, grad_y, grad_h_n, grad_c_n, y, saved, cells,
+                        output_mask.size());
   if (is_reduced(dtype)) {
     auto [gx, gh, gc, gw] = layer_backward_cpu(rnnfast::in_float(call), in_float(grad_y), in_float(grad_h_n),
                                                in_float(grad_c_n), y.to(at::kFloat), saved, cells, output_mask);
@@ -52,22 +52,8 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
     return {gx.to(dtype), gh.to(dtype), gc.to(dtype), gw};
   }
 
-  const auto options = call.x.options();
-  const auto gradient = [&](bool asked, at::IntArrayRef shape) {
-    if (!asked) return at::empty({0}, options);
-    return s.rows > 0 ? at::empty(shape, options) : at::zeros(shape, options);
-  };
-  BackwardTensors t;
-  t.grad_x = gradient(output_mask.get(0), call.x.sizes());
-  t.grad_h0 = gradient(output_mask.get(1), s.h_shape());
-  t.grad_c0 = gradient(output_mask.get(2) && cell.has_cell, s.c_shape());
-  for (size_t i = 0; i < call.weights.size(); ++i)
-    t.grad_weights.push_back(gradient(output_mask.get(3 + i), call.weights[i].sizes()));
+  BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
   if (s.rows > 0) {
-    t.y = y.contiguous(), t.saved = saved.contiguous(), t.cells = cells.contiguous();
-    t.grad_y = contiguous_or_undefined(grad_y);
-    t.grad_h_n = contiguous_or_undefined(grad_h_n);
-    if (grad_c_n && cell.has_cell) t.grad_c_n = grad_c_n->contiguous();
     const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
     if (dtype == at::kFloat) {
       run_backward<float>(call.kind, s, held, t);
@@ -101,6 +87,30 @@ LayerGradients layer_backward_op_cpu(const OptionalTensor& grad_y, const Optiona
 LayerCall in_float(const LayerCall& call) {
   return {call.kind,        call.x.to(at::kFloat), in_float(call.h0), in_float(call.c0), in_float(call.weights),
           call.batch_sizes, call.has_biases,       call.bidirectional};
+}
+
+BackwardTensors backward_tensors(const LayerCall& call, const LayerSizes& s, const OptionalTensor& grad_y,
+                                 const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                                 const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                 const c10::List<bool>& output_mask) {
+  const bool has_cell = cell_info(call.kind).has_cell;
+  const auto options = call.x.options();
+  const auto gradient = [&](bool asked, at::IntArrayRef shape) {
+    if (!asked) return at::empty({0}, options);
+    return s.rows > 0 ? at::empty(shape, options) : at::zeros(shape, options);
+  };
+  BackwardTensors t;
+  t.grad_x = gradient(output_mask.get(0), call.x.sizes());
+  t.grad_h0 = gradient(output_mask.get(1), s.h_shape());
+  t.grad_c0 = gradient(output_mask.get(2) && has_cell, s.c_shape());
+  for (size_t i = 0; i < call.weights.size(); ++i)
+    t.grad_weights.push_back(gradient(output_mask.get(3 + i), call.weights[i].sizes()));
+  if (s.rows == 0) return t;
+  t.y = y.contiguous(), t.saved = saved.contiguous(), t.cells = cells.contiguous();
+  t.grad_y = contiguous_or_undefined(grad_y);
+  t.grad_h_n = contiguous_or_undefined(grad_h_n);
+  if (grad_c_n && has_cell) t.grad_c_n = grad_c_n->resolve_neg().contiguous();
+  return t;
 }
 
 TORCH_LIBRARY(rnnfast, m) {

@@ -42,6 +42,15 @@ LayerGradients call_layer_backward(const LayerCall& call, const OptionalTensor& 
                                    const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                    const c10::List<bool>& output_mask);
 
+struct BackwardTensors;  // bindings/run.h
+
+// What a backward pass reads, contiguous, and the gradients that are asked for, allocated (zero where there is no
+// row).
+BackwardTensors backward_tensors(const LayerCall& call, const LayerSizes& s, const OptionalTensor& grad_y,
+                                 const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                                 const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                 const c10::List<bool>& output_mask);
+
 inline bool is_reduced(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
 // The same call on float32 tensors; differentiable where autograd is on.

@@ -5,26 +5,19 @@
 #include "bindings/workspace.h"
 
 namespace rnnfast {
-namespace {
-
-// Null for a tensor that is not there, or not asked for.
-template <class T>
-T* output(const at::Tensor& t) {
-  return t.numel() > 0 ? t.mutable_data_ptr<T>() : nullptr;
-}
-
-}  // namespace
 
 LayerOutputs empty_outputs(const CellInfo& cell, const LayerSizes& s, const at::TensorOptions& options,
                            bool training) {
   const int64_t D = s.directions;
+  // Half precision: what the backward pass will read is not rounded.
+  const bool reduced = options.dtype() == at::kHalf || options.dtype() == at::kBFloat16;
+  const at::TensorOptions kept = reduced ? options.dtype(at::kFloat) : options;
   LayerOutputs out;
   out.y = at::empty(s.y_shape(), options);
   out.h_n = at::empty(s.h_shape(), options);
   out.c_n = cell.has_cell ? at::empty(s.c_shape(), options) : at::empty({0}, options);
-  out.saved =
-      training && cell.saved > 0 ? at::empty({D, s.rows, cell.saved * s.H}, options) : at::empty({0}, options);
-  out.cells = training && cell.has_cell ? at::empty({D, s.rows, s.H}, options) : at::empty({0}, options);
+  out.saved = training && cell.saved > 0 ? at::empty({D, s.rows, cell.saved * s.H}, kept) : at::empty({0}, kept);
+  out.cells = training && cell.has_cell ? at::empty({D, s.rows, s.H}, kept) : at::empty({0}, kept);
   return out;
 }
 

@@ -9,9 +9,16 @@
 
 namespace rnnfast {
 
+// Of a tensor whose dtype was checked; T may be the device's name for it (half, bfloat16).
 template <class T>
 const T* pointer(const at::Tensor& t) {
-  return t.defined() ? t.const_data_ptr<T>() : nullptr;
+  return t.defined() ? static_cast<const T*>(t.const_data_ptr()) : nullptr;
+}
+
+// Null for a tensor that is not there, or not asked for.
+template <class T>
+T* output(const at::Tensor& t) {
+  return t.defined() && t.numel() > 0 ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
 }
 
 inline at::Tensor contiguous_or_undefined(const OptionalTensor& t) {

@@ -4,13 +4,13 @@
 
 #include "cuda/primitives/platform.h"
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 #include <cuda_runtime_api.h>
 #endif
 
 namespace RNNFAST_NAMESPACE {
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 using Stream = cudaStream_t;
 #else
 using Stream = emulator::Stream;
@@ -36,7 +36,7 @@ struct Launch {
   bool cooperative = false;                   // all blocks resident at once
 };
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 
 inline Status status_of(cudaError_t error, const char* operation) {
   return error == cudaSuccess ? Status{} : Status{operation, cudaGetErrorString(error)};

@@ -4,6 +4,8 @@
 // accept; only the headers of this folder hold intrinsics.
 //
 // Grids have up to two dimensions, blocks one. Threads of a block: a multiple of 32.
+//
+// The bindings of a CUDA build (RNNFAST_CUDA) include these headers too, for the names of types only.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +17,9 @@
 // The threads a block may have at most, and the blocks of a multiprocessor that must be resident: the compiler's
 // limit of registers follows from both.
 #define RNNFAST_KERNEL(max_threads, min_blocks) __global__ void __launch_bounds__(max_threads, min_blocks)
+#elif defined(RNNFAST_CUDA)
+#define RNNFAST_NAMESPACE rnnfast::cuda
+#define RNNFAST_DEVICE inline
 #elif defined(RNNFAST_EMULATE)
 #define RNNFAST_NAMESPACE rnnfast::emulated
 #define RNNFAST_DEVICE inline
@@ -43,7 +48,7 @@ RNNFAST_DEVICE void sync_block() { __syncthreads(); }
 // All lanes of the warp must reach it; orders their accesses.
 RNNFAST_DEVICE void sync_warp() { __syncwarp(kAllLanes); }
 
-#else
+#elif defined(RNNFAST_EMULATE)
 
 inline int thread_index() { return emulator::thread().index; }
 inline int block_threads() { return emulator::thread().block_threads; }
@@ -56,8 +61,10 @@ inline void sync_warp() { emulator::sync_warp(); }
 
 #endif
 
+#if defined(__CUDACC__) || defined(RNNFAST_EMULATE)
 RNNFAST_DEVICE int lane_index() { return thread_index() % kWarp; }
 RNNFAST_DEVICE int warp_index() { return thread_index() / kWarp; }
 RNNFAST_DEVICE int block_warps() { return block_threads() / kWarp; }
+#endif
 
 }  // namespace RNNFAST_NAMESPACE

@@ -5,14 +5,14 @@
 
 #include "cuda/primitives/platform.h"
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #endif
 
 namespace RNNFAST_NAMESPACE {
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 using Half = __half;
 using BFloat16 = __nv_bfloat16;
 #else
@@ -46,7 +46,7 @@ RNNFAST_DEVICE double narrow<double>(double x) {
   return x;
 }
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 RNNFAST_DEVICE float widen(Half x) { return __half2float(x); }
 RNNFAST_DEVICE float widen(BFloat16 x) { return __bfloat162float(x); }
 template <>

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops on CUDA tensors: checks, allocation by torch's caching allocator, torch's current stream on x's device,
+// the plan. Nothing here waits for the device, so a CUDA graph may capture a call; batch_sizes then are part of the
+// graph.
+#include <ATen/Context.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/core/DeviceGuard.h>
+#include <torch/library.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include "bindings/cuda/gemm.h"
+#include "bindings/layer_ops.h"
+#include "bindings/run.h"
+#include "cuda/layer.h"
+
+namespace rnnfast {
+namespace {
+
+CudaDevice this_device() {
+  const cudaDeviceProp& p = *at::cuda::getCurrentDeviceProperties();
+  return cuda_device_like(p.major * 10 + p.minor, p.multiProcessorCount, static_cast<int>(p.sharedMemPerBlockOptin),
+                          static_cast<int>(p.sharedMemPerMultiprocessor), p.regsPerMultiprocessor,
+                          p.maxThreadsPerMultiProcessor, p.l2CacheSize);
+}
+
+// RNNFAST_CUDA_PATH, for tests and measurements.
+CudaChoice asked_choice() {
+  const char* const asked = std::getenv("RNNFAST_CUDA_PATH");
+  const std::string_view name = asked ? asked : "";
+  if (name == "step") return CudaChoice::kStep;
+  if (name == "persistent") return CudaChoice::kPersistent;
+  TORCH_CHECK(name.empty(), "rnnfast: RNNFAST_CUDA_PATH: expected 'step', 'persistent' or nothing, got '", asked,
+              "'");
+  return CudaChoice::kBest;
+}
+
+CudaDtype cuda_dtype(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return CudaDtype::kDouble;
+    case at::kHalf:
+      return CudaDtype::kHalf;
+    case at::kBFloat16:
+      return CudaDtype::kBFloat16;
+    default:
+      return CudaDtype::kFloat;
+  }
+}
+
+CudaShape shape_of(CellKind kind, const LayerSizes& s, at::ScalarType dtype, bool tf32) {
+  CudaShape shape;
+  shape.cell = kind;
+  shape.T = s.T, shape.B = s.B, shape.I = s.I, shape.H = s.H, shape.P = s.P;
+  shape.directions = s.directions;
+  shape.dtype = cuda_dtype(dtype);
+  shape.projection = s.projection;
+  shape.packed = s.packed;
+  shape.tf32 = tf32;
+  shape.choice = asked_choice();
+  return shape;
+}
+
+bool may_round_to_tf32() {
+  return at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::RNN) ==
+         at::Float32Precision::TF32;
+}
+
+void check(const cuda::Status& status, CellKind kind, bool backward) {
+  TORCH_CHECK(status, op_name(kind, backward), ": ", status.operation, ": ", status.text);
+}
+
+// Of the call; the allocator gives it to no other stream before this one has passed.
+at::Tensor workspace(size_t bytes, const at::Tensor& x) {
+  return at::empty({static_cast<int64_t>(bytes)}, x.options().dtype(at::kByte));
+}
+
+template <class S>
+void forward(const LayerCall& call, const LayerSizes& s, const LayerOutputs& out, bool save) {
+  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+  cuda::CudaForward<S> args;
+  args.in = held.inputs<S>(cell_info(call.kind), s);
+  args.y = output<S>(out.y);
+  args.h_n = output<S>(out.h_n);
+  args.c_n = output<S>(out.c_n);
+  args.saved = output<cuda::Compute<S>>(out.saved);
+  args.cells = output<cuda::Compute<S>>(out.cells);
+  args.training = save;
+  const bool tf32 = may_round_to_tf32();
+  CudaShape shape = shape_of(call.kind, s, call.x.scalar_type(), tf32);
+  shape.training = save;
+  const CudaPlan plan = plan_cuda(shape, this_device(), false);
+  const at::Tensor memory = workspace(cuda::forward_workspace_bytes<S>(call.kind, args, plan), call.x);
+  TorchGemm gemm(tf32);
+  check(cuda::layer_forward<S>(call.kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
+                               at::cuda::getCurrentCUDAStream()),
+        call.kind, false);
+}
+
+template <class S>
+void backward(const LayerCall& call, const LayerSizes& s, const BackwardTensors& t) {
+  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+  cuda::CudaBackward<S> args;
+  args.in = held.inputs<S>(cell_info(call.kind), s);
+  args.y = pointer<S>(t.y);
+  args.saved = pointer<cuda::Compute<S>>(t.saved);
+  args.cells = pointer<cuda::Compute<S>>(t.cells);
+  args.grad_y = pointer<S>(t.grad_y);
+  args.grad_h_n = pointer<S>(t.grad_h_n);
+  args.grad_c_n = pointer<S>(t.grad_c_n);
+  args.grad_x = output<S>(t.grad_x);
+  args.grad_h0 = output<S>(t.grad_h0);
+  args.grad_c0 = output<S>(t.grad_c0);
+  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
+    const at::Tensor* const w = &t.grad_weights[d * s.weights_each];
+    args.grad_w_ih[d] = output<S>(w[0]);
+    args.grad_w_hh[d] = output<S>(w[1]);
+    if (call.has_biases) args.grad_b_ih[d] = output<S>(w[2]), args.grad_b_hh[d] = output<S>(w[3]);
+    if (s.projection) args.grad_w_hr[d] = output<S>(w[s.weights_each - 1]);
+  }
+  const bool tf32 = may_round_to_tf32();
+  CudaShape shape = shape_of(call.kind, s, call.x.scalar_type(), tf32);
+  shape.backward = true;
+  const CudaPlan plan = plan_cuda(shape, this_device(), false);
+  const at::Tensor memory = workspace(cuda::backward_workspace_bytes<S>(call.kind, args, plan), call.x);
+  TorchGemm gemm(tf32);
+  check(cuda::layer_backward<S>(call.kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
+                                at::cuda::getCurrentCUDAStream()),
+        call.kind, true);
+}
+
+// Calls f with a value of the storage type that dtype means on the device.
+template <class F>
+void with_storage(at::ScalarType dtype, const F& f) {
+  switch (dtype) {
+    case at::kDouble:
+      return f(double{});
+    case at::kHalf:
+      return f(cuda::Half{});
+    case at::kBFloat16:
+      return f(cuda::BFloat16{});
+    default:
+      return f(float{});
+  }
+}
+
+LayerResult layer_cuda(const LayerCall& call, bool save) {
+  const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
+                                          call.has_biases, call.bidirectional);
+  const c10::DeviceGuard device(call.x.device());
+  const LayerOutputs out = empty_outputs(cell_info(call.kind), s, call.x.options(), save);
+  if (s.rows > 0)
+    with_storage(call.x.scalar_type(), [&](auto type) { forward<decltype(type)>(call, s, out, save); });
+  return {out.y, out.h_n, out.c_n, out.saved, out.cells};
+}
+
+LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& grad_y,
+                                   const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                                   const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                   const c10::List<bool>& output_mask) {
+  const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
+                                          call.has_biases, call.bidirectional);
+  check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
+                        cells, output_mask.size());
+  const c10::DeviceGuard device(call.x.device());
+  BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
+  if (s.rows > 0) with_storage(call.x.scalar_type(), [&](auto type) { backward<decltype(type)>(call, s, t); });
+  return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
+}
+
+template <CellKind kKind>
+LayerResult layer_op_cuda(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
+                          at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
+                          bool bidirectional, bool save) {
+  return layer_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+}
+
+template <CellKind kKind>
+LayerGradients layer_backward_op_cuda(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                                      const OptionalTensor& grad_c_n, const at::Tensor& x, const OptionalTensor& h0,
+                                      const OptionalTensor& c0, at::TensorList weights,
+                                      const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
+                                      const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                      c10::List<bool> output_mask) {
+  return layer_backward_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
+                             grad_h_n, grad_c_n, y, saved, cells, output_mask);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(rnnfast, CUDA, m) {
+#define RNNFAST_IMPLEMENT(name, Cell, variant)                     \
+  m.impl(#name "_layer", TORCH_FN(layer_op_cuda<CellKind::name>)); \
+  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_cuda<CellKind::name>));
+  RNNFAST_CELLS(RNNFAST_IMPLEMENT)
+#undef RNNFAST_IMPLEMENT
+}
+
+}  // namespace rnnfast
