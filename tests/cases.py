@@ -69,7 +69,17 @@ LEVELS: dict[str, tuple[Any, ...]] = {
     "needs": ("all", "weights", "x", "states"),
 }
 
+# For the CUDA kernels on the emulator (tests/test_cuda.py): small, but of several blocks with tails.
+CUDA_LEVELS: dict[str, tuple[Any, ...]] = LEVELS | {
+    "T": (1, 2, 3, 6),
+    "B": (0, 1, 2, 3, 7, 8, 9),
+    "I": (1, 3, 8, 17),
+    "H": (1, 2, 7, 16, 33, 64, 70),
+    "proj": (0, 1, 3, 8, 17),
+}
+
 Row = dict[str, Any]
+Levels = dict[str, tuple[Any, ...]]
 
 
 def may_stand(row: Row) -> bool:
@@ -82,11 +92,11 @@ def may_stand(row: Row) -> bool:
     return not (row.get("packed") and (row.get("B") == 0 or row.get("layout") in ("batch_first", "expanded")))
 
 
-def complete(row: Row, rng: random.Random) -> Row | None:
+def complete(row: Row, rng: random.Random, levels: Levels = LEVELS) -> Row | None:
     """The row with the columns that it lacks drawn at random; None where the draw runs into a rule."""
-    for name in sorted(LEVELS, key=lambda _: rng.random()):
+    for name in sorted(levels, key=lambda _: rng.random()):
         if name not in row:
-            values = [v for v in LEVELS[name] if may_stand(row | {name: v})]
+            values = [v for v in levels[name] if may_stand(row | {name: v})]
             if not values:
                 return None
             row = row | {name: rng.choice(values)}
@@ -103,13 +113,13 @@ def _together(row: Row) -> set[tuple[Any, ...]]:
     return found
 
 
-def pairwise(seed: int = 0) -> Iterator[Case]:
+def pairwise(seed: int = 0, levels: Levels = LEVELS) -> Iterator[Case]:
     """Rows that cover, greedily, whatever may stand together: every two sizes, and for each cell every two values of
     which at least one is an option."""
     rng = random.Random(seed)
     left: dict[tuple[Any, ...], None] = {}  # not yet covered; a dict, as it keeps its order
-    for a, b in itertools.combinations(LEVELS, 2):
-        for x, y, cell in itertools.product(LEVELS[a], LEVELS[b], CELLS):
+    for a, b in itertools.combinations(levels, 2):
+        for x, y, cell in itertools.product(levels[a], levels[b], CELLS):
             values = {"cell": cell} | {a: x, b: y}
             if a == "cell" or (a in SIZED and b in SIZED):
                 if may_stand({a: x, b: y}):
@@ -119,7 +129,7 @@ def pairwise(seed: int = 0) -> Iterator[Case]:
     while left:
         best: tuple[Row, set[tuple[Any, ...]]] | None = None
         for item in rng.sample(list(left), min(12, len(left))):
-            row = complete(dict(zip(item[::2], item[1::2], strict=True)), rng)
+            row = complete(dict(zip(item[::2], item[1::2], strict=True)), rng, levels)
             new = _together(row) & left.keys() if row else set()
             if row and (best is None or len(new) > len(best[1])):
                 best = (row, new)
@@ -140,3 +150,4 @@ def full(limit: int, seed: int = 0) -> Iterator[Case]:
 
 
 PAIRWISE = list(pairwise())
+CUDA_PAIRWISE = list(pairwise(levels=CUDA_LEVELS))
