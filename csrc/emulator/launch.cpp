@@ -41,7 +41,7 @@ Outcome outcome(const char* operation, const std::string& text) { return {operat
 
 // What the device refuses, in CUDA's words and the reason.
 Outcome check_shape(const Shape& s, const Settings& set) {
-  const Device& d = *set.device;
+  const CudaDevice& d = *set.device;
   if (s.grid_x < 1 || s.grid_y < 1 || s.grid_y > 65535 || s.block < 1 || s.block > kMaxBlockThreads)
     return outcome("launch", format("invalid configuration argument: grid (%d, %d), block %d (at most %d threads)",
                                     s.grid_x, s.grid_y, s.block, kMaxBlockThreads));
@@ -52,9 +52,9 @@ Outcome check_shape(const Shape& s, const Settings& set) {
     return outcome("launch",
                    format("too many resources requested for launch: block of %d threads, launch bounds %d", s.block,
                           s.max_threads));
-  if (s.shared_bytes < 0 || s.shared_bytes > d.shared_bytes)
+  if (s.shared_bytes < 0 || s.shared_bytes > d.shared_block)
     return outcome("launch", format("invalid argument: %d bytes of dynamic shared memory, %s has %d",
-                                    s.shared_bytes, d.name, d.shared_bytes));
+                                    s.shared_bytes, d.name, d.shared_block));
   const int64_t blocks = static_cast<int64_t>(s.grid_x) * s.grid_y;
   if (s.cooperative && blocks > d.processors)
     return outcome("launch", format("too many blocks in cooperative launch: %lld, %s holds %d at once",
@@ -150,8 +150,8 @@ void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
   block.barriers = 0;
   block.threads.clear();
   block.warps.assign(size / kWarpLanes, WarpState{});
-  if (!block.shared || block.shared_size < set.device->shared_bytes) {
-    block.shared_size = set.device->shared_bytes;
+  if (!block.shared || block.shared_size < set.device->shared_block) {
+    block.shared_size = set.device->shared_block;
     block.shared.reset(new char[static_cast<size_t>(block.shared_size)]);
   }
   std::memset(block.shared.get(), 0xff, static_cast<size_t>(shape.shared_bytes));  // NaN in every format

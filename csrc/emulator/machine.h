@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 namespace rnnfast::emulator {
 
@@ -23,17 +22,17 @@ struct Outcome {
   const char* text = nullptr;
 };
 
-// Runs body in every thread of the grid, on the calling OS thread. what: names the kernel in reports.
+// Runs body in every thread of the grid, on the calling OS thread. what: __PRETTY_FUNCTION__ of a template whose
+// parameter P, the type of the kernel's arguments, names the kernel in reports.
 Outcome run_launch(const Shape& shape, void (*body)(const void*), const void* argument, const char* what);
 
 template <class Body>
-Outcome launch(const Shape& shape, const Body& body, Stream) {
-  return run_launch(shape, [](const void* p) { (*static_cast<const Body*>(p))(); }, &body, __PRETTY_FUNCTION__);
+Outcome launch(const Shape& shape, const Body& body, Stream, const char* what) {
+  return run_launch(shape, [](const void* p) { (*static_cast<const Body*>(p))(); }, &body, what);
 }
 
 // Settings of the process; a launch takes them as they are when it begins.
-std::vector<std::string> devices();
-bool set_device(const std::string& name);  // "sm_90"; false: unknown. Default: sm_80
+bool set_device(const std::string& name);  // a name that cuda/plan.h knows; false: unknown. Default: sm_80
 std::string device();
 void set_seed(uint64_t seed);     // of the order in which threads run. Default: 0
 void set_race_check(bool check);  // default: on

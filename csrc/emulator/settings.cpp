@@ -9,18 +9,8 @@ namespace rnnfast::emulator {
 
 namespace {
 
-// Multiprocessors of a common card of each; shared memory as CUDA's table of compute capabilities has it.
-constexpr Device kDevices[] = {
-    {"sm_75", 75, 40, 64 * 1024},    // T4
-    {"sm_80", 80, 108, 163 * 1024},  // A100
-    {"sm_86", 86, 84, 99 * 1024},    // A40
-    {"sm_89", 89, 128, 99 * 1024},   // RTX 4090
-    {"sm_90", 90, 132, 227 * 1024},  // H100
-    {"sm_100", 100, 148, 227 * 1024}, {"sm_120", 120, 170, 99 * 1024},
-};
-
 std::mutex mutex;
-Settings current{&kDevices[1], 0, true};
+Settings current{nullptr, 0, true};
 Statistics total;
 std::string mutation_name;
 std::atomic<bool> mutated{false};
@@ -28,20 +18,12 @@ std::atomic<uint64_t> hits{0};
 
 }  // namespace
 
-std::vector<std::string> devices() {
-  std::vector<std::string> names;
-  for (const Device& device : kDevices) names.push_back(device.name);
-  return names;
-}
-
 bool set_device(const std::string& name) {
-  for (const Device& device : kDevices)
-    if (name == device.name) {
-      const std::lock_guard<std::mutex> lock(mutex);
-      current.device = &device;
-      return true;
-    }
-  return false;
+  const CudaDevice* const device = cuda_device(name);
+  if (!device) return false;
+  const std::lock_guard<std::mutex> lock(mutex);
+  current.device = device;
+  return true;
 }
 
 std::string device() { return settings().device->name; }
@@ -58,6 +40,7 @@ void set_race_check(bool check) {
 
 Settings settings() {
   const std::lock_guard<std::mutex> lock(mutex);
+  if (!current.device) current.device = cuda_device("sm_80");
   return current;
 }
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cuda/plan.h"
 #include "emulator/fiber.h"
 #include "emulator/machine.h"
 #include "emulator/shadow.h"
@@ -14,16 +15,10 @@
 
 namespace rnnfast::emulator {
 
-struct Device {
-  const char* name;
-  int architecture;  // 90
-  int processors;
-  int shared_bytes;  // of a block, static and dynamic
-};
 constexpr int kMaxBlockThreads = 1024, kMaxStaticShared = 48 * 1024;
 
 struct Settings {
-  const Device* device;
+  const CudaDevice* device;
   uint64_t seed;
   bool race_check;
 };
