@@ -28,12 +28,25 @@ struct DeviceSequence {
     return a < b ? a : b;
   }
   RNNFAST_DEVICE int active_after(int t, bool reverse) const { return active_before(t, !reverse); }
+  // The steps of sample b: how many batch_sizes, which never grow, exceed it.
+  RNNFAST_DEVICE int length(int b) const {
+    if (!batch_sizes) return T;
+    int low = 0, high = T;
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      if (batch_sizes[middle] > b) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
 };
 
 template <class S>
 struct CudaForward {
-  LayerInputs<S> in;  // in.sequence: host memory, read by the launchers
-  DeviceSequence sequence;
+  LayerInputs<S> in;            // in.sequence: host memory; kernels get a copy in the workspace (DeviceSequence)
   S* y = nullptr;               // [N, D*P]
   S* h_n = nullptr;             // [D, B, P]
   S* c_n = nullptr;             // [D, B, H], cells with c
@@ -47,13 +60,13 @@ struct BackwardLimits {
   bool clip_value = false;  // each element of the total dL/dh_t, then of the total dL/dc_t, within [-limit, limit]
   bool clip_norm = false;   // each sample's row of them scaled down to norm `limit` (step path only)
   double limit = 0;
-  int64_t steps = 0;  // truncation: no signal passes from step t to t - 1 where (T_b - t) mod steps = 0; 0: none
+  int64_t steps = 0;  // truncation: no signal passes from step t to t - 1 where (T_b - t) mod steps = 0; 0: none.
+                      // At most INT_MAX in what kernels are told
 };
 
 template <class S>
 struct CudaBackward {
   LayerInputs<S> in;
-  DeviceSequence sequence;
   BackwardLimits limits;
   const S* y = nullptr;  // what the forward pass returned
   const Compute<S>* saved = nullptr;
@@ -74,19 +87,23 @@ struct CudaBackward {
 // One direction of a persistent launch, forward.
 template <class S>
 struct ScanForwardDirection {
-  const S* w_hh = nullptr;              // [G*H, H]
-  const S* b_ih = nullptr;              // [G*H] or null
-  const S* b_hh = nullptr;              // [G*H] or null
-  const Compute<S>* gates_x = nullptr;  // [N, G*H]: x W_ih^T, without biases
-  const S* h0 = nullptr;                // [B, H] or null
-  const S* c0 = nullptr;                // [B, H] or null
-  S* h_n = nullptr;                     // [B, H]
-  S* c_n = nullptr;                     // [B, H]
-  S* y = nullptr;                       // row r at y + r * y_stride: this direction's columns
-  Compute<S>* saved = nullptr;          // [N, S*H] or null
-  Compute<S>* cells = nullptr;          // [N, H] or null
-  S* hidden = nullptr;                  // [2, B, H]: h of this step and of the one before, exchanged between blocks
-  unsigned* counter = nullptr;          // of the grid barrier, zero
+  const S* w_hh = nullptr;  // [G*H, H]
+  const S* b_ih = nullptr;  // [G*H] or null
+  const S* b_hh = nullptr;  // [G*H] or null
+  // x W_ih^T without biases: row r at gates_x + r * gates_stride, G*H values. In training it may stand where
+  // `saved` is written: whoever writes a unit's saved values has read its gates_x before.
+  const Compute<S>* gates_x = nullptr;
+  int64_t gates_stride = 0;
+  const S* h0 = nullptr;          // [B, H] or null
+  const S* c0 = nullptr;          // [B, H] or null
+  S* h_n = nullptr;               // [B, H]
+  S* c_n = nullptr;               // [B, H]
+  S* y = nullptr;                 // row r at y + r * y_stride: this direction's columns
+  Compute<S>* saved = nullptr;    // [N, S*H] or null
+  Compute<S>* cells = nullptr;    // [N, H] or null
+  S* hidden = nullptr;            // [2, B, H]: h of this step and of the one before, exchanged between blocks
+  Compute<S>* carried = nullptr;  // [B, H], for what goes from step to step (unit.h), where it has no better place
+  unsigned* counter = nullptr;    // of the grid barrier, zero
   bool reverse = false;
 };
 
@@ -110,12 +127,13 @@ struct ScanBackwardDirection {
   const S* y = nullptr;  // as in ScanForwardDirection
   const Compute<S>* saved = nullptr;
   const Compute<S>* cells = nullptr;
-  const S* grad_y = nullptr;    // row r at grad_y + r * y_stride, or null
-  const S* grad_h_n = nullptr;  // [B, H] or null
-  const S* grad_c_n = nullptr;  // [B, H] or null
-  S* grad_h0 = nullptr;         // [B, H] or null
-  S* grad_c0 = nullptr;         // [B, H] or null
-  S* delta = nullptr;           // [N, kDelta*H], written once; blocks exchange it from step to step
+  const S* grad_y = nullptr;      // row r at grad_y + r * y_stride, or null
+  const S* grad_h_n = nullptr;    // [B, H] or null
+  const S* grad_c_n = nullptr;    // [B, H] or null
+  S* grad_h0 = nullptr;           // [B, H] or null
+  S* grad_c0 = nullptr;           // [B, H] or null
+  S* delta = nullptr;             // [N, kDelta*H], written once; blocks exchange it from step to step
+  Compute<S>* carried = nullptr;  // [B, H], as forward
   unsigned* counter = nullptr;
   bool reverse = false;
 };
