@@ -41,10 +41,7 @@ python=$(cd "$venv/bin" && pwd)/python
 "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)' ||
   not_checked "the torch of $venv has no CUDA"
 
-# torch's headers want those of cuBLAS and others, which its packages bring along and a bare toolkit lacks.
-CPATH=$("$python" -c 'import glob, sysconfig
-print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/cu*/include")))')${CPATH:+:$CPATH}
-export CPATH RNNFAST_CUDA=1 MAX_JOBS=${MAX_JOBS:-2} TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-8.0;9.0}
+export RNNFAST_CUDA=1 MAX_JOBS=${MAX_JOBS:-2} TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-8.0;9.0}
 unset RNNFAST_PREBUILT
 base=build/cuda
 mkdir -p $base

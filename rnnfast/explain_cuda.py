@@ -9,7 +9,7 @@ import torch
 from rnnfast.ops import _C
 from rnnfast.specs import CellSpec
 
-__all__ = ["CudaCall", "cuda_explanation", "cuda_known", "tf32_allowed", "why_no_cuda"]
+__all__ = ["CudaCall", "cuda_explanation", "cuda_known", "properties", "tf32_allowed", "why_no_cuda"]
 
 _DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 
@@ -91,7 +91,7 @@ def tf32_allowed() -> bool:
 
 def _plan(call: CudaCall, device: str | torch.device, dtype: torch.dtype, *, backward: bool) -> dict[str, Any]:
     return _C.explain_cuda(
-        device if isinstance(device, str) else _properties(device),
+        device if isinstance(device, str) else properties(device),
         call.spec.name,
         call.T,
         call.B,
@@ -107,7 +107,7 @@ def _plan(call: CudaCall, device: str | torch.device, dtype: torch.dtype, *, bac
     )
 
 
-def _properties(device: torch.device) -> dict[str, int]:
+def properties(device: torch.device) -> dict[str, int]:
     """A device of this machine, as the plan knows it."""
     found: Any = torch.cuda.get_device_properties(device)
     return {
