@@ -31,19 +31,16 @@ namespace fma_slice {
 
 constexpr int kRows = 4;        // of a thread
 constexpr int kMaxRows = 128;   // of a block: 32 lanes
-constexpr int kMaxColumns = 8;  // samples that one reading of the weights serves
+constexpr int kMaxColumns = 4;  // samples of a tile: that one reading of the weights serves
 
 // The compile-time tile for passes of `columns` samples.
 constexpr int tile_columns(int columns, int value_bytes) {
   if (columns <= 1) return 1;
-  if (value_bytes != 4) return 4;
-  return columns <= 2 ? 2 : columns <= 4 ? 4 : kMaxColumns;
+  return columns <= 2 && value_bytes == 4 ? 2 : kMaxColumns;
 }
 
-// Chunks that a thread keeps in registers, of kRows rows: 128 words of weights, or 96 where accumulators are many.
-constexpr int register_chunks(int tile, int value_bytes) {
-  return (tile == kMaxColumns ? 96 : 128) / (value_bytes == 2 ? 32 : 16);
-}
+// Chunks that a thread keeps in registers: 128 words of weights, widened.
+constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 4 : 8; }
 
 constexpr int row_lanes(int rows) {
   int lanes = 1;
@@ -57,8 +54,8 @@ constexpr int chunks(int rows, int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(ceil_div(depth * value_bytes, kPackBytes), depth_lanes));
 }
 
-constexpr int64_t weight_bytes(int rows, int64_t depth, int columns, int value_bytes) {
-  const int kept = register_chunks(tile_columns(columns, value_bytes), value_bytes);
+constexpr int64_t weight_bytes(int rows, int64_t depth, int value_bytes) {
+  const int kept = register_chunks(value_bytes);
   const int all = chunks(rows, depth, value_bytes);
   return all > kept ? static_cast<int64_t>(all - kept) * kRows * kPackBytes * kScanThreads : 0;
 }
@@ -124,7 +121,7 @@ constexpr ScanMemory scan_memory(CudaProduct product, bool backward, int gates, 
   const int slice_gates = backward ? 1 : gates, rows = slice_gates * units;
   const int64_t depth = (backward ? gates : 1) * exchange_ld(H, value_bytes);
   ScanMemory m;
-  m.partial = product == CudaProduct::kFma ? fma_slice::weight_bytes(rows, depth, columns, value_bytes)
+  m.partial = product == CudaProduct::kFma ? fma_slice::weight_bytes(rows, depth, value_bytes)
                                            : mma_slice::weight_bytes(rows, depth, backward, value_bytes);
   const int64_t sums = static_cast<int64_t>(kScanWarps) * columns * partial_ld(slice_gates, units);
   m.bytes = m.partial + round_up(sums * compute_bytes(value_bytes), kPackBytes);

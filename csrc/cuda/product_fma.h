@@ -44,13 +44,15 @@ class ProductFma {
   using V = Compute<S>;
   static constexpr int kPack = kPackBytes / static_cast<int>(sizeof(S));
   static constexpr int kRows = fma_slice::kRows;
-  static constexpr int kKept = fma_slice::register_chunks(kTile, sizeof(S));
+  static constexpr int kKept = fma_slice::register_chunks(sizeof(S));
   // Chunks whose state is asked for at once; as many again are in flight while these are multiplied.
   static constexpr int kGroup = kTile < 4 ? 4 / kTile : 1;
   static_assert(kKept % kGroup == 0, "whole groups in registers");
   using StatePack = Pack<S, kPack>;
 
  public:
+  static constexpr CudaProduct kProduct = CudaProduct::kFma;
+
   // source(m, k): W[m, k], zero where m >= rows or k >= depth. shared_offset: of fma_slice::weight_bytes of dynamic
   // shared memory.
   template <class Source>
@@ -63,18 +65,23 @@ class ProductFma {
         chunks_(fma_slice::chunks(rows, depth, sizeof(S))),
         shared_(dynamic_shared<S>(shared_offset,
                                   chunks_ > kKept ? (chunks_ - kKept) * kRows * kScanThreads * kPack : 0)) {
+    decltype(source.row(0)) from[kRows];
 #pragma unroll
-    for (int c = 0; c < kKept; ++c)
+    for (int r = 0; r < kRows; ++r) from[r] = source.row(row_ + r);
+#pragma unroll
+    for (int c = 0; c < kKept; ++c) {
+      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(source(row_ + r, depth_of(c) + i));
+        for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(source.value(from[r], depth_of(c) + i));
+    }
     for (int c = kKept; c < chunks_; ++c)
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         StatePack pack;
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) pack.value[i] = source(row_ + r, depth_of(c) + i);
+        for (int i = 0; i < kPack; ++i) pack.value[i] = source.value(from[r], depth_of(c) + i);
         shared_.template store_pack<kPack>(shared_index(c, r), pack);
       }
   }
@@ -83,7 +90,9 @@ class ProductFma {
   // first, ld: multiples of a pack. n < columns.
   RNNFAST_DEVICE void multiply(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
                                const Partials<V>& out) const {
-    for (int n = 0; n < columns; n += kTile) multiply_tile(state, first + n * ld, ld, columns - n, n, out);
+    StatePack now[kGroup][kTile];
+    load_group(now, state, first, ld, columns, 0);
+    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, first + n * ld, ld, columns - n, n, out);
   }
 
  private:
@@ -122,35 +131,42 @@ class ProductFma {
       }
   }
 
-  // columns: how many are left.
-  RNNFAST_DEVICE void multiply_tile(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
-                                    int first_column, const Partials<V>& out) const {
+  // The group after the one that begins with `chunk`: of this tile or the next one's first.
+  RNNFAST_DEVICE void load_next(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
+                                int64_t ld, int columns, int chunk) const {
+    const bool tile_ends = chunk + kGroup >= chunks_;
+    load_group(h, state, tile_ends ? first + kTile * ld : first, ld, tile_ends ? columns - kTile : columns,
+               tile_ends ? 0 : chunk + kGroup);
+  }
+
+  // now: the state of the tile's first group; afterwards, of the next tile's. columns: how many are left.
+  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
+                                    int64_t ld, int columns, int first_column, const Partials<V>& out) const {
     V acc[kTile][kRows] = {};
-    StatePack now[kGroup][kTile], ahead[kGroup][kTile];
-    load_group(now, state, first, ld, columns, 0);
+    StatePack ahead[kGroup][kTile];
 #pragma unroll
-    for (int c = 0; c < kKept; c += kGroup) {
-      if (c >= chunks_) break;
-      load_group(ahead, state, first, ld, columns, c + kGroup);
+    for (int c = 0; c < kKept; c += kGroup)
+      if (c < chunks_) {
+        load_next(ahead, state, first, ld, columns, c);
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i)
+          if (c + i < chunks_) add_chunk(acc, kept_[c + i], now[i]);
+        copy(now, ahead);
+      }
+    for (int c = kKept; c < chunks_; c += kGroup) {
+      load_next(ahead, state, first, ld, columns, c);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
-        if (c + i < chunks_) add_chunk(acc, kept_[c + i], now[i]);
-      copy(now, ahead);
-    }
-    for (int c = kKept; c < chunks_; c += kGroup) {
-      load_group(ahead, state, first, ld, columns, c + kGroup);
+        if (c + i < chunks_) {
+          V w[kRows][kPack];
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        if (c + i >= chunks_) break;
-        V w[kRows][kPack];
+          for (int r = 0; r < kRows; ++r) {
+            const StatePack pack = shared_.template load_pack<kPack>(shared_index(c + i, r));
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const StatePack pack = shared_.template load_pack<kPack>(shared_index(c + i, r));
-#pragma unroll
-          for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
+            for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
+          }
+          add_chunk(acc, w, now[i]);
         }
-        add_chunk(acc, w, now[i]);
-      }
       copy(now, ahead);
     }
     V sums[kTile * kRows];

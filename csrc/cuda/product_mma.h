@@ -28,10 +28,10 @@ struct MmaOperand {
   static RNNFAST_DEVICE uint32_t state_word(const Pack<S, 8>& pack, int w) {
     return fragment_word(pack.value[2 * w], pack.value[2 * w + 1]);
   }
-  // Row m, word w of 4 of the lane's 16 bytes of depth, which begin at k.
-  template <class Source>
-  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, int m, int k, int w) {
-    return fragment_word<S>(source(m, k + 2 * w), source(m, k + 2 * w + 1));
+  // Of a row of weights, word w of 4 of the lane's 16 bytes of depth, which begin at k.
+  template <class Source, class Row>
+  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int k, int w) {
+    return fragment_word<S>(source.value(from, k + 2 * w), source.value(from, k + 2 * w + 1));
   }
 };
 template <>
@@ -39,9 +39,9 @@ struct MmaOperand<float> {
   using Operand = Tf32;
   static constexpr int kStep = 8;
   static RNNFAST_DEVICE uint32_t state_word(const Pack<float, 4>& pack, int w) { return to_tf32(pack.value[w]); }
-  template <class Source>
-  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, int m, int k, int w) {
-    return to_tf32(source(m, k + w));
+  template <class Source, class Row>
+  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int k, int w) {
+    return to_tf32(source.value(from, k + w));
   }
 };
 
@@ -54,12 +54,14 @@ class ProductMma {
   static constexpr int kDepth = mma_slice::block_depth(sizeof(S));
   static constexpr int kWords = mma_slice::kBlockWords;
   static constexpr int kKept = mma_slice::register_blocks(kTiles);
-  static constexpr int kMostColumns = kTiles < 4 ? 4 : 2;  // tiles of 8 columns at once
+  static constexpr int kMostColumns = kTiles < 2 ? 4 : 2;  // tiles of 8 columns at once
   using StatePack = Pack<S, kPack>;
 
  public:
-  // source(m, k): W[m, k], zero where m >= rows or k >= depth. shared_offset: of mma_slice::weight_bytes of dynamic
-  // shared memory.
+  static constexpr CudaProduct kProduct = CudaProduct::kMma;
+
+  // source.value(source.row(m), k): W[m, k], zero where m or k are beyond the slice. shared_offset: of
+  // mma_slice::weight_bytes of dynamic shared memory.
   template <class Source>
   RNNFAST_DEVICE ProductMma(int shared_offset, int rows, int depth, const Source& source)
       : rows_(rows),
@@ -69,12 +71,19 @@ class ProductMma {
         blocks_(mma_slice::blocks(depth, sizeof(S))),
         shared_(dynamic_shared<uint32_t>(
             shared_offset, blocks_ > kKept ? (blocks_ - kKept) * kTiles * kWords * kScanThreads : 0)) {
+    decltype(source.row(0)) from[kTiles][2];
 #pragma unroll
-    for (int b = 0; b < kKept; ++b)
+    for (int t = 0; t < kTiles; ++t)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) from[t][i] = source.row(t * mma_slice::kTileRows + group_ + 8 * i);
+#pragma unroll
+    for (int b = 0; b < kKept; ++b) {
+      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
 #pragma unroll
       for (int t = 0; t < kTiles; ++t)
 #pragma unroll
-        for (int w = 0; w < kWords; ++w) kept_[b][t][w] = weight_word(source, b, t, w);
+        for (int w = 0; w < kWords; ++w) kept_[b][t][w] = weight_word(source, from[t][w % 2], b, w);
+    }
     for (int b = kKept; b < blocks_; ++b)
 #pragma unroll
       for (int t = 0; t < kTiles; ++t)
@@ -82,7 +91,7 @@ class ProductMma {
         for (int half = 0; half < 2; ++half) {
           Pack<uint32_t, 4> pack;
 #pragma unroll
-          for (int w = 0; w < 4; ++w) pack.value[w] = weight_word(source, b, t, 4 * half + w);
+          for (int w = 0; w < 4; ++w) pack.value[w] = weight_word(source, from[t][w % 2], b, 4 * half + w);
           shared_.template store_pack<4>(shared_index(b, t, half), pack);
         }
   }
@@ -105,10 +114,9 @@ class ProductMma {
   }
   // Word w of 8: fragment w / 4; in it words 0 and 2 are of row g, 1 and 3 of row g + 8; 2 and 3 go with the second
   // word of B.
-  template <class Source>
-  RNNFAST_DEVICE uint32_t weight_word(const Source& source, int b, int tile, int w) const {
-    const int row = tile * mma_slice::kTileRows + group_ + w % 2 * 8;
-    return Mma::weight_word(source, row, depth_of(b), w / 4 * 2 + w % 4 / 2);
+  template <class Source, class Row>
+  RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int b, int w) const {
+    return Mma::weight_word(source, from, depth_of(b), w / 4 * 2 + w % 4 / 2);
   }
 
   template <int kColumns, int kGroup>
@@ -159,14 +167,14 @@ class ProductMma {
     StatePack now[kGroup][kColumns], ahead[kGroup][kColumns];
     load_group(now, state, first, ld, columns, 0);
 #pragma unroll
-    for (int b = 0; b < kKept; b += kGroup) {
-      if (b >= blocks_) break;
-      load_group(ahead, state, first, ld, columns, b + kGroup);
+    for (int b = 0; b < kKept; b += kGroup)
+      if (b < blocks_) {
+        load_group(ahead, state, first, ld, columns, b + kGroup);
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i)
-        if (b + i < blocks_) add_block(c, kept_[b + i], now[i]);
-      copy(now, ahead);
-    }
+        for (int i = 0; i < kGroup; ++i)
+          if (b + i < blocks_) add_block(c, kept_[b + i], now[i]);
+        copy(now, ahead);
+      }
     for (int b = kKept; b < blocks_; b += kGroup) {
       load_group(ahead, state, first, ld, columns, b + kGroup);
 #pragma unroll
