@@ -90,9 +90,10 @@ class ProductFma {
   // first, ld: multiples of a pack. n < columns.
   RNNFAST_DEVICE void multiply(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
                                const Partials<V>& out) const {
+    Cursor cursor{first + depth_of(0), depth_of(0), 0, columns};
     StatePack now[kGroup][kTile];
-    load_group(now, state, first, ld, columns, 0);
-    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, first + n * ld, ld, columns - n, n, out);
+    load_group(now, state, ld, cursor);
+    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, ld, cursor, columns - n, n, out);
   }
 
  private:
@@ -103,19 +104,36 @@ class ProductFma {
     return (((chunk - kKept) * kRows + row) * kScanThreads + thread_index()) * kPack;
   }
 
-  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
-                                 int64_t ld, int columns, int chunk) const {
+  // The group of chunks whose state is read next. It moves by steps, not by formulas of the chunk, whose values for
+  // every chunk the compiler would keep in registers.
+  struct Cursor {
+    int64_t at;  // index of the tile's first sample's value k
+    int k, chunk;
+    int columns;  // from the tile on
+  };
+
+  // The group at the cursor, zero beyond depth and columns; moves on, at the end of the depth to the next tile.
+  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
+                                 Cursor& cursor) const {
+    const int step = kScanWarps * kPack * depth_lanes_;
 #pragma unroll
-    for (int c = 0; c < kGroup; ++c) {
-      const int k = depth_of(chunk + c);
+    for (int c = 0; c < kGroup; ++c)
 #pragma unroll
       for (int n = 0; n < kTile; ++n) {
-        if (k < depth_ && n < columns) {
-          h[c][n] = state.template load_pack<kPack>(first + n * ld + k);
+        if (cursor.k + c * step < depth_ && n < cursor.columns) {
+          h[c][n] = state.template load_pack<kPack>(cursor.at + c * step + n * ld);
         } else {
           h[c][n] = StatePack{};
         }
       }
+    cursor.at += kGroup * step;
+    cursor.k += kGroup * step;
+    cursor.chunk += kGroup;
+    if (cursor.chunk >= chunks_) {
+      cursor.at += kTile * ld + depth_of(0) - cursor.k;
+      cursor.k = depth_of(0);
+      cursor.chunk = 0;
+      cursor.columns -= kTile;
     }
   }
 
@@ -131,30 +149,22 @@ class ProductFma {
       }
   }
 
-  // The group after the one that begins with `chunk`: of this tile or the next one's first.
-  RNNFAST_DEVICE void load_next(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
-                                int64_t ld, int columns, int chunk) const {
-    const bool tile_ends = chunk + kGroup >= chunks_;
-    load_group(h, state, tile_ends ? first + kTile * ld : first, ld, tile_ends ? columns - kTile : columns,
-               tile_ends ? 0 : chunk + kGroup);
-  }
-
   // now: the state of the tile's first group; afterwards, of the next tile's. columns: how many are left.
-  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
-                                    int64_t ld, int columns, int first_column, const Partials<V>& out) const {
+  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
+                                    Cursor& cursor, int columns, int first_column, const Partials<V>& out) const {
     V acc[kTile][kRows] = {};
     StatePack ahead[kGroup][kTile];
 #pragma unroll
     for (int c = 0; c < kKept; c += kGroup)
       if (c < chunks_) {
-        load_next(ahead, state, first, ld, columns, c);
+        load_group(ahead, state, ld, cursor);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i)
           if (c + i < chunks_) add_chunk(acc, kept_[c + i], now[i]);
         copy(now, ahead);
       }
     for (int c = kKept; c < chunks_; c += kGroup) {
-      load_next(ahead, state, first, ld, columns, c);
+      load_group(ahead, state, ld, cursor);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
         if (c + i < chunks_) {
