@@ -10,25 +10,26 @@ namespace {
 constexpr int kKB = 1024;
 constexpr int64_t kMB = 1 << 20;
 
-// Multiprocessors, clocks (boost) and memory bandwidth: NVIDIA's data sheets of the card. Shared memory and threads:
-// CUDA programming guide, "Technical specifications per compute capability". Multiply-adds a clock: the same guide's
-// arithmetic throughput; tensor cores as the architecture's white paper has them, with sums in float, which halves
-// them on GeForce cards; sm_90 and sm_100 by what mma.sync reaches of it, about half. L2's bandwidth and latency are
-// published by nobody but those who measured them (T4: Jia et al. 2019; A100, H100, 4090: Chips and Cheese 2022,
-// 2023), rounded, and guesses for the others; predictions alone use them.
+// Multiprocessors, clocks (boost) and memory bandwidth: NVIDIA's data sheets of the card. Shared memory and
+// threads: CUDA programming guide, "Technical specifications per compute capability". Multiply-adds a clock: the
+// same guide's arithmetic throughput; tensor cores as the architecture's white paper has them, with sums in float,
+// which halves them on GeForce cards; sm_90 and sm_100 by what mma.sync reaches of it, about half. L2's bandwidth
+// and latency are published by nobody but those who measured them (T4: Jia et al. 2019; A100, H100, 4090: Chips and
+// Cheese 2022, 2023), rounded, and guesses for the others; predictions alone use them.
 const CudaDevice kDevices[] = {
     {"sm_75", "T4", 75, 40, 64 * kKB, 64 * kKB, 65536, 1024, 4 * kMB, 1.59, 320, 1270, 120, 64, 2, 512},
     {"sm_80", "A100 SXM4 80GB", 80, 108, 163 * kKB, 164 * kKB, 65536, 2048, 40 * kMB, 1.41, 2039, 4500, 160, 64, 32,
      1024},
     {"sm_86", "GeForce RTX 3090", 86, 82, 99 * kKB, 100 * kKB, 65536, 1536, 6 * kMB, 1.695, 936, 2300, 140, 128, 2,
      256},
-    {"sm_89", "GeForce RTX 4090", 89, 128, 99 * kKB, 100 * kKB, 65536, 1536, 72 * kMB, 2.52, 1008, 5000, 120, 128, 2,
-     256},
+    {"sm_89", "GeForce RTX 4090", 89, 128, 99 * kKB, 100 * kKB, 65536, 1536, 72 * kMB, 2.52, 1008, 5000, 120, 128,
+     2, 256},
     {"sm_90", "H100 SXM5", 90, 132, 227 * kKB, 228 * kKB, 65536, 2048, 50 * kMB, 1.98, 3350, 6000, 160, 128, 64,
      1024},
-    {"sm_100", "B200", 100, 148, 227 * kKB, 228 * kKB, 65536, 2048, 126 * kMB, 1.98, 7700, 8000, 180, 128, 64, 1024},
-    {"sm_120", "GeForce RTX 5090", 120, 170, 99 * kKB, 100 * kKB, 65536, 1536, 96 * kMB, 2.41, 1792, 6000, 140, 128, 2,
-     256},
+    {"sm_100", "B200", 100, 148, 227 * kKB, 228 * kKB, 65536, 2048, 126 * kMB, 1.98, 7700, 8000, 180, 128, 64,
+     1024},
+    {"sm_120", "GeForce RTX 5090", 120, 170, 99 * kKB, 100 * kKB, 65536, 1536, 96 * kMB, 2.41, 1792, 6000, 140, 128,
+     2, 256},
 };
 
 }  // namespace

@@ -4,10 +4,32 @@
 #pragma once
 
 #include "cuda/primitives/launch.h"
+#include "cuda/primitives/types.h"
 
 namespace RNNFAST_NAMESPACE {
 
 enum class Dtype { kFloat, kDouble, kHalf, kBFloat16 };
+
+template <class S>
+struct DtypeOf;
+template <>
+struct DtypeOf<float> {
+  static constexpr Dtype value = Dtype::kFloat;
+};
+template <>
+struct DtypeOf<double> {
+  static constexpr Dtype value = Dtype::kDouble;
+};
+template <>
+struct DtypeOf<Half> {
+  static constexpr Dtype value = Dtype::kHalf;
+};
+template <>
+struct DtypeOf<BFloat16> {
+  static constexpr Dtype value = Dtype::kBFloat16;
+};
+template <class S>
+constexpr Dtype kDtype = DtypeOf<S>::value;
 
 // C = op(A) op(B) + beta C, all row-major: C [M, N], op(A) [M, K], op(B) [K, N]. ld: elements from row to row as
 // stored. Sums are accumulated in float (double for double).

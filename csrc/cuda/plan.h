@@ -55,17 +55,17 @@ struct CudaCost {
 struct CudaPlan {
   CudaPath path = CudaPath::kStep;
   CudaProduct product = CudaProduct::kFma;
-  int units = 0;                     // hidden units a block owns, with all their gates
-  int blocks = 0;                    // of a direction: ceil(H / units)
-  int directions = 1;                // in one launch
-  int threads = 0;                   // of a block
-  int columns = 0;                   // rows of the batch that one pass of the product takes
-  int shared_bytes = 0;              // dynamic, of a block
-  double microseconds = 0;           // of a time step of all directions; a prediction
-  double fixed_microseconds = 0;     // of a call, besides its steps: launches, loading the weights; a prediction
-  double other_microseconds = 0;     // of a step on the other path; 0 where that cannot run
-  CudaCost cost;                     // of a step of one launch, the prediction's parts
-  double flops = 0, bytes = 0;       // of a step of one launch: multiply-adds twice; moved between kernel and memory
+  int units = 0;                  // hidden units a block owns, with all their gates
+  int blocks = 0;                 // of a direction: ceil(H / units)
+  int directions = 1;             // in one launch
+  int threads = 0;                // of a block
+  int columns = 0;                // rows of the batch that one pass of the product takes
+  int shared_bytes = 0;           // dynamic, of a block
+  double microseconds = 0;        // of a time step of all directions; a prediction
+  double fixed_microseconds = 0;  // of a call, besides its steps: launches, loading the weights; a prediction
+  double other_microseconds = 0;  // of a step on the other path; 0 where that cannot run
+  CudaCost cost;                  // of a step of one launch, the prediction's parts
+  double flops = 0, bytes = 0;    // of a step of one launch: multiply-adds twice; moved between kernel and memory
   std::vector<std::string> reasons;  // why no faster path
 };
 
@@ -76,8 +76,8 @@ CudaPlan plan_cuda(const CudaShape& shape, const CudaDevice& device, bool explai
 const CudaDevice* cuda_device(const std::string& name);
 std::vector<std::string> cuda_device_names();
 
-// A device as the driver describes it; rates of a multiprocessor are those of the nearest known architecture that is
-// not newer. Of an architecture older than all known ones: the oldest's.
+// A device as the driver describes it; rates of a multiprocessor are those of the nearest known architecture that
+// is not newer. Of an architecture older than all known ones: the oldest's.
 CudaDevice cuda_device_like(int architecture, int processors, int shared_block, int shared_processor, int registers,
                             int threads, int64_t l2_bytes);
 

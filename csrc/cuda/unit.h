@@ -224,13 +224,22 @@ struct UnitBackward {
   // Block k of delta as it is stored: `delta + k * H` for delta at (row, unit).
   static RNNFAST_DEVICE S delta_of(const Result& result, int k) { return narrow<S>(result.delta[k]); }
 
-  // The gradients of the initial state, from the sample's first step. returned: its delta U.
+  // The gradients of the initial state, from the sample's first step. returned: its delta U, of which h has
+  // `columns` (H, or those of a projection).
+  static RNNFAST_DEVICE void store_initial_hidden(const ScanBackwardDirection<S>& d, int columns, int b, int column,
+                                                  V returned, V carried) {
+    if (d.grad_h0)
+      d.grad_h0[static_cast<int64_t>(b) * columns + column] =
+          narrow<S>(Cell::kDirect ? returned + carried : returned);
+  }
+  static RNNFAST_DEVICE void store_initial_cell(const ScanBackwardDirection<S>& d, int H, int b, int unit,
+                                                V carried) {
+    if (Cell::kHasCell && d.grad_c0) d.grad_c0[static_cast<int64_t>(b) * H + unit] = narrow<S>(carried);
+  }
   static RNNFAST_DEVICE void store_initial(const ScanBackwardDirection<S>& d, int H, int b, int unit, V returned,
                                            V carried) {
-    const int64_t state = static_cast<int64_t>(b) * H + unit;
-    if (d.grad_h0) d.grad_h0[state] = narrow<S>(Cell::kDirect ? returned + carried : returned);
-    if constexpr (Cell::kHasCell)
-      if (d.grad_c0) d.grad_c0[state] = narrow<S>(carried);
+    store_initial_hidden(d, H, b, unit, returned, carried);
+    store_initial_cell(d, H, b, unit, carried);
   }
 };
 

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pointwise part of a backward step, what a projection adds to it, and the norms of the error signals. Bytes
+// and flops of a unit: unit.h. Threads of a warp take neighbouring units, so every access is coalesced.
+//
+// Limits by norm need a sum over all units of a sample before any of them can go on: a launch of its own for dL/dh,
+// and one for dL/dc. They compute the signals and leave a factor for each sample; the pointwise part computes them
+// again, which costs less than to write and read them.
+#pragma once
+
+#include <math.h>
+
+#include "cuda/reduce.h"
+#include "cuda/step.h"
+#include "cuda/unit.h"
+
+namespace RNNFAST_NAMESPACE {
+
+template <class S>
+struct StepBackwardLaunch {
+  StepBackward<S> step;
+  int unit_bits;
+};
+
+// The error signals of sample b at the step.
+template <class Cell, class S>
+struct StepSignals {
+  using Unit = UnitBackward<Cell, S>;
+  using V = Compute<S>;
+  const StepBackward<S>& p;
+  int b;
+  bool last, received;  // the sample's last step; something comes back from a later one
+
+  RNNFAST_DEVICE StepSignals(const StepBackward<S>& step, int sample) : p(step), b(sample) {
+    last = b >= p.rows.has_next;
+    received = !last && !cut_behind(p.sequence, p.limits, p.rows.t, b, p.reverse);
+  }
+
+  RNNFAST_DEVICE V carried(int unit) const {
+    if constexpr (!kCarriesBackward<Cell>) return V(0);
+    if (last) return Unit::initial(p.direction, p.H, b, unit);
+    return received ? p.direction.carried[static_cast<int64_t>(b) * p.H + unit] : V(0);
+  }
+  // The total dL/dh_t, of one of its P columns, before its limit.
+  RNNFAST_DEVICE V hidden(int column) const {
+    const V grad = Unit::load_grad(p.direction, p.y_stride, p.P, p.rows.row + b, b, column, last);
+    const V returned = received ? p.returned[static_cast<int64_t>(b) * p.P + column] : V(0);
+    return Unit::hidden_signal(grad, returned, Cell::kDirect ? carried(column) : V(0));
+  }
+  RNNFAST_DEVICE V limited_hidden(int column) const {
+    const V dh = hidden(column);
+    return p.hidden_factor ? dh * p.hidden_factor[b] : clip_value(dh, p.limits);
+  }
+  // The gradient of the cell's output.
+  RNNFAST_DEVICE V output(int unit) const {
+    return p.grad_output ? p.grad_output[static_cast<int64_t>(b) * p.H + unit] : limited_hidden(unit);
+  }
+  RNNFAST_DEVICE typename Cell::template Seen<V> seen(int unit) const {
+    typename Cell::template Seen<V> result;
+    Unit::load_seen(result, p.direction, p.y_stride, p.H, p.rows.row + b, p.rows.before + b, b, unit,
+                    b >= p.rows.had_step);
+    return result;
+  }
+};
+
+template <class Cell, class S>
+RNNFAST_KERNEL(kStepThreads, 4)
+step_backward_kernel(StepBackwardLaunch<S> launched) {
+  using Unit = UnitBackward<Cell, S>;
+  using V = Compute<S>;
+  const StepBackward<S>& p = launched.step;
+  const StepPairs pairs(launched.unit_bits);
+  const int unit = pairs.unit, H = p.H;
+  if (unit >= H) return;
+  const Cell cell(p.variant);
+  for (int b = pairs.sample; b < p.rows.active; b += pairs.stride) {
+    const StepSignals<Cell, S> signals(p, b);
+    const int64_t row = p.rows.row + b, state = static_cast<int64_t>(b) * H + unit;
+    const typename Cell::template Seen<V> seen = signals.seen(unit);
+    const V dh = signals.output(unit);
+    V dc = Unit::cell_signal(cell, seen, dh, signals.carried(unit));
+    if constexpr (Cell::kHasCell) {
+      dc = p.cell_factor ? dc * p.cell_factor[b] : clip_value(dc, p.limits);
+      if (p.cell_output) p.cell_output[row * H + unit] = narrow<S>(cell.output(seen));
+    }
+    const typename Unit::Result result = cell.backward(dh, dc, seen);
+    S* const delta = p.direction.delta + row * Cell::kDelta * H + unit;
+#pragma unroll
+    for (int k = 0; k < Cell::kDelta; ++k) delta[static_cast<int64_t>(k) * H] = Unit::delta_of(result, k);
+    if constexpr (kCarriesBackward<Cell>) p.direction.carried[state] = result.carry;
+  }
+}
+
+template <class Cell, class S>
+RNNFAST_KERNEL(kStepThreads, 4)
+step_receive_kernel(StepBackwardLaunch<S> launched) {
+  const StepBackward<S>& p = launched.step;
+  const StepPairs pairs(launched.unit_bits);
+  if (pairs.unit >= p.P) return;
+  for (int b = pairs.sample; b < p.rows.active; b += pairs.stride)
+    p.grad_hidden[(p.rows.row + b) * p.P + pairs.unit] =
+        narrow<S>(StepSignals<Cell, S>(p, b).limited_hidden(pairs.unit));
+}
+
+template <class Cell, class S>
+RNNFAST_KERNEL(kStepThreads, 4)
+step_initial_kernel(StepBackwardLaunch<S> launched) {
+  using Unit = UnitBackward<Cell, S>;
+  const StepBackward<S>& p = launched.step;
+  const StepPairs pairs(launched.unit_bits);
+  const int unit = pairs.unit;
+  if (unit >= p.H) return;
+  for (int b = p.rows.had_step + pairs.sample; b < p.rows.active; b += pairs.stride) {
+    Compute<S> carried = 0;
+    if constexpr (kCarriesBackward<Cell>) carried = p.direction.carried[static_cast<int64_t>(b) * p.H + unit];
+    if (p.direction.grad_h0 && unit < p.P)
+      Unit::store_initial_hidden(p.direction, p.P, b, unit, p.returned[static_cast<int64_t>(b) * p.P + unit],
+                                 carried);
+    Unit::store_initial_cell(p.direction, p.H, b, unit, carried);
+  }
+}
+
+constexpr int kNormThreads = 256;
+
+// The factor that scales values(0 ... count) down to norm `limit`, or 1. Squares are summed in double; where that
+// leaves its range (or there are zeros, infinities, NaN), in units of the largest value. All threads of the block.
+template <class V, class Values>
+RNNFAST_DEVICE V norm_factor(int count, V limit, Values values) {
+  RNNFAST_SHARED(double, parts, kNormThreads / kWarp);
+  const auto squares = [&](double unit) {
+    double sum = 0;
+    for (int j = thread_index(); j < count; j += block_threads()) {
+      const double x = static_cast<double>(values(j)) / unit;
+      sum += x * x;
+    }
+    return block_reduce(Sum(), sum, parts);
+  };
+  double unit = 1, sum = squares(unit);
+  if (!(sum > 1e-280 && sum < 1e280)) {
+    double largest = 0;
+    for (int j = thread_index(); j < count; j += block_threads())
+      largest = Largest()(largest, absolute(static_cast<double>(values(j))));
+    largest = block_reduce(Largest(), largest, parts);
+    if (largest > 0 && largest * 0 == 0) unit = largest;
+    sum = squares(unit);
+  }
+  const V norm = static_cast<V>(unit * sqrt(sum));
+  return norm > limit ? limit / norm : V(1);
+}
+
+// A block for each sample. Per unit as in the pointwise part, without its writes.
+template <class Cell, class S>
+RNNFAST_KERNEL(kNormThreads, 2)
+step_hidden_norms_kernel(StepBackward<S> p) {
+  using V = Compute<S>;
+  const StepSignals<Cell, S> signals(p, block_index());
+  const V factor =
+      norm_factor(p.P, static_cast<V>(p.limits.limit), [&](int column) { return signals.hidden(column); });
+  if (thread_index() == 0) p.hidden_factor[block_index()] = factor;
+}
+
+template <class Cell, class S>
+RNNFAST_KERNEL(kNormThreads, 2)
+step_cell_norms_kernel(StepBackward<S> p) {
+  using V = Compute<S>;
+  const Cell cell(p.variant);
+  const StepSignals<Cell, S> signals(p, block_index());
+  const V factor = norm_factor(p.H, static_cast<V>(p.limits.limit), [&](int unit) {
+    return UnitBackward<Cell, S>::cell_signal(cell, signals.seen(unit), signals.output(unit),
+                                              signals.carried(unit));
+  });
+  if (thread_index() == 0) p.cell_factor[block_index()] = factor;
+}
+
+template <class Cell, class S>
+Status step_hidden_norms(const StepBackward<S>& step, Stream stream) {
+  Launch l;
+  l.grid_x = step.rows.active;
+  l.block = l.max_threads = kNormThreads;
+  return launch(step_hidden_norms_kernel<Cell, S>, l, step, stream);
+}
+
+template <class Cell, class S>
+Status step_cell_norms(const StepBackward<S>& step, Stream stream) {
+  Launch l;
+  l.grid_x = step.rows.active;
+  l.block = l.max_threads = kNormThreads;
+  return launch(step_cell_norms_kernel<Cell, S>, l, step, stream);
+}
+
+template <class Cell, class S>
+Status step_receive(const StepBackward<S>& step, Stream stream) {
+  return launch(step_receive_kernel<Cell, S>, step_launch(step.P, step.rows.active),
+                StepBackwardLaunch<S>{step, step_unit_bits(step.P)}, stream);
+}
+
+template <class Cell, class S>
+Status step_backward(const StepBackward<S>& step, Stream stream) {
+  return launch(step_backward_kernel<Cell, S>, step_launch(step.H, step.rows.active),
+                StepBackwardLaunch<S>{step, step_unit_bits(step.H)}, stream);
+}
+
+template <class Cell, class S>
+Status step_initial(const StepBackward<S>& step, Stream stream) {
+  return launch(step_initial_kernel<Cell, S>, step_launch(step.H, step.rows.active - step.rows.had_step),
+                StepBackwardLaunch<S>{step, step_unit_bits(step.H)}, stream);
+}
+
+#define RNNFAST_STEP_BACKWARD_OF(Cell, S)                                     \
+  template Status step_hidden_norms<Cell, S>(const StepBackward<S>&, Stream); \
+  template Status step_cell_norms<Cell, S>(const StepBackward<S>&, Stream);   \
+  template Status step_receive<Cell, S>(const StepBackward<S>&, Stream);      \
+  template Status step_backward<Cell, S>(const StepBackward<S>&, Stream);     \
+  template Status step_initial<Cell, S>(const StepBackward<S>&, Stream);
+#define RNNFAST_STEP_BACKWARD(Cell)      \
+  RNNFAST_STEP_BACKWARD_OF(Cell, float)  \
+  RNNFAST_STEP_BACKWARD_OF(Cell, double) \
+  RNNFAST_STEP_BACKWARD_OF(Cell, Half)   \
+  RNNFAST_STEP_BACKWARD_OF(Cell, BFloat16)
+
+}  // namespace RNNFAST_NAMESPACE
