@@ -74,8 +74,8 @@ struct GridRounds {
 
 struct GridCounter {
   unsigned blocks = 0, arrived = 0;
-  std::vector<uint32_t> released;                     // by all arrivals so far
-  std::vector<std::vector<uint32_t>> of_round;        // by those of each completed round
+  std::vector<uint32_t> released;               // by all arrivals so far
+  std::vector<std::vector<uint32_t>> of_round;  // by those of each completed round
   std::unordered_map<int, GridRounds> rounds_of_block;
   std::vector<FiberThread*> waiting;
 };

@@ -44,9 +44,12 @@ RNNFAST_KERNEL(64, 1) share(Shared p) {
 
 TEST(race_shared) {
   float out;
-  FOR_SEEDS for (const Kind kind : {Kind::kReadWrite, Kind::kWriteRead, Kind::kWriteWrite})
-      for (const Place place : {Place::kWarp, Place::kBlock})
-          for (const Barrier barrier : {Barrier::kNone, Barrier::kWarp, Barrier::kBlock}) {
+  FOR_SEEDS for (const Kind kind :
+                 {Kind::kReadWrite, Kind::kWriteRead,
+                  Kind::kWriteWrite}) for (const Place place :
+                                           {Place::kWarp, Place::kBlock}) for (const Barrier barrier :
+                                                                               {Barrier::kNone, Barrier::kWarp,
+                                                                                Barrier::kBlock}) {
     const Status status = run(share, Shared{kind, place, barrier, &out}, 1, 64);
     if (barrier == Barrier::kBlock || (barrier == Barrier::kWarp && place == Place::kWarp)) {
       CHECK_CLEAN(status);
@@ -93,8 +96,9 @@ RNNFAST_KERNEL(64, 1) exchange_blocks(Exchange p) {
 }
 
 TEST(race_exchange) {
-  FOR_SEEDS for (const Kind kind : {Kind::kReadWrite, Kind::kWriteRead, Kind::kWriteWrite})
-      for (const bool while_waiting : {false, true}) for (const int barriers : {0, 1, 2}) {
+  FOR_SEEDS for (const Kind kind : {Kind::kReadWrite, Kind::kWriteRead,
+                                    Kind::kWriteWrite}) for (const bool while_waiting :
+                                                             {false, true}) for (const int barriers : {0, 1, 2}) {
     if (while_waiting && barriers == 0) continue;
     std::vector<float> x(4, 1);
     unsigned counter = 0;
@@ -219,8 +223,8 @@ TEST(race_many_readers) {
     if (late < 0 || (late >= 64 && late < 128)) {  // the writer's own block: wait() has a barrier of the block
       CHECK_CLEAN(status);
     } else {
-      const std::string reader = "read by thread " + std::to_string(late % 64) + " of block (" +
-                                 std::to_string(late / 64) + ", 0)";
+      const std::string reader =
+          "read by thread " + std::to_string(late % 64) + " of block (" + std::to_string(late / 64) + ", 0)";
       CHECK_REPORT(status, "race", reader.c_str());
     }
   }
