@@ -15,11 +15,19 @@ namespace {
 
 __thread Machine* current_machine = nullptr;
 
+// Thrown where a report ends the launch: unwinds the thread that found it. The others are left as they stand, with
+// nothing on their stacks that would have to be destroyed.
+struct Stopped {};
+
 void fiber_main() {
   Machine& m = *current_machine;
   fiber_entered(m.running->fiber, m.origin);
-  m.body(m.argument);
-  m.end();
+  try {
+    m.body(m.argument);
+    m.end();
+  } catch (const Stopped&) {
+  }
+  switch_fiber(m.running->fiber, m.origin, true);
 }
 
 std::string formatted(const char* format, va_list arguments) {
@@ -137,8 +145,7 @@ void Machine::end() {
 
 void Machine::stop(const char* operation, const std::string& text) {
   outcome = {operation, keep_text(kernel_name(what) + ", launch " + std::to_string(number) + ": " + text)};
-  switch_fiber(running->fiber, origin, true);
-  std::abort();  // nobody comes back
+  throw Stopped{};
 }
 
 void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
