@@ -1,21 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds rnnfast._C. Metadata: pyproject.toml. Instruction sets are chosen inside csrc/cpu/targets, not by flags."""
+"""Builds rnnfast._C. Metadata: pyproject.toml. Instruction sets are chosen inside csrc/cpu/targets, not by flags.
+
+CUDA kernels are built where torch has CUDA and nvcc is found. RNNFAST_CUDA=0: never; RNNFAST_CUDA=1: or fail.
+Their architectures: TORCH_CUDA_ARCH_LIST, as for any extension of torch ("9.0", "8.0;9.0", ...).
+"""
 
 import os
 import re
+import sys
 from pathlib import Path
 
+import torch
 from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "rnnfast/version.py").read_text()).group(1)
-# The folders that CMakeLists.txt globs too, and the bindings.
-SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for folder in ("core", "cells", "cpu", "bindings")
-    for path in (ROOT / "csrc" / folder).rglob("*.cpp")
-)
+# Code for each of these majors serves its minors too (8.0: 8.6, 8.9).
+ARCHITECTURES = "7.5;8.0;9.0;10.0;12.0"
+
+
+def sources(*folders: str, suffix: str = ".cpp") -> list[str]:
+    """Files of csrc, as setuptools wants them."""
+    found = (p for folder in folders for p in (ROOT / "csrc" / folder).rglob(f"*{suffix}"))
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def builds_cuda() -> bool:
+    """Whether the CUDA kernels are to be built; says what is missing where they were asked for."""
+    asked = os.environ.get("RNNFAST_CUDA", "")
+    if asked not in ("", "0", "1"):
+        sys.exit(f"rnnfast: RNNFAST_CUDA: expected 0, 1 or nothing, got '{asked}'")
+    missing = []
+    if torch.version.cuda is None:
+        missing.append(f"a torch with CUDA (this one, {torch.__version__}, has none)")
+    if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin/nvcc").exists():
+        missing.append("nvcc (set CUDA_HOME)")
+    if asked == "1" and missing:
+        sys.exit(f"rnnfast: RNNFAST_CUDA=1 needs {' and '.join(missing)}")
+    return asked != "0" and not missing
+
+
+def architectures() -> list[str]:
+    """What the kernels are compiled for, as TORCH_CUDA_ARCH_LIST says; by default the device here, or all."""
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        here = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+        chosen = sorted({f"{major}.{minor}" for major, minor in here})
+        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(chosen) or ARCHITECTURES
+    listed = re.split(r"[\s,;]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
+    return [f"sm_{name.partition('+')[0].replace('.', '')}" for name in listed if name]
+
+
 # For tests: the AVX-512 shape on AVX2 as one more target, `RNNFAST_ISA=wide`.
 WIDE = os.environ.get("RNNFAST_WIDE") == "1"
 # torch's headers as system headers: our warnings are errors, theirs are not ours.
@@ -29,22 +64,38 @@ WARNINGS = [
     "-Wno-unknown-pragmas",
     "-Wno-missing-field-initializers",
 ]
+CXX_FLAGS = ["-std=c++20", *FLAGS, *WARNINGS, *SYSTEM_INCLUDES]
 
 os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 2))
 
+
+def extension() -> CppExtension:
+    """With or without CUDA. The folders that CMakeLists.txt globs too, and the bindings."""
+    files = sources("core", "cells", "cpu", "cuda", "bindings")
+    macros = [("RNNFAST_VERSION", f'"{VERSION}"'), *([("RNNFAST_WIDE", None)] if WIDE else [])]
+    if WIDE:
+        files.append("tests/cpp/targets/wide.cpp")
+    cuda = builds_cuda()
+    if cuda:
+        files += sources("cuda", suffix=".cu")
+        macros += [("RNNFAST_CUDA", None), ("RNNFAST_CUDA_ARCHITECTURES", f'"{" ".join(architectures())}"')]
+        nvcc = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
+        arguments = {"cxx": CXX_FLAGS, "nvcc": nvcc}
+    else:  # csrc/bindings/cuda: what needs torch's CUDA headers
+        files = [name for name in files if not name.startswith("csrc/bindings/cuda/")]
+        arguments = CXX_FLAGS
+    return (CUDAExtension if cuda else CppExtension)(
+        "rnnfast._C",
+        files,
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=macros,
+        extra_compile_args=arguments,
+        extra_link_args=["-fopenmp"],
+    )
+
+
 # RNNFAST_PREBUILT: the extension stands in the tree already, and an editable install need not build it once more.
 setup(
-    ext_modules=[]
-    if os.environ.get("RNNFAST_PREBUILT")
-    else [
-        CppExtension(
-            "rnnfast._C",
-            [*SOURCES, "tests/cpp/targets/wide.cpp"] if WIDE else SOURCES,
-            include_dirs=[str(ROOT / "csrc")],
-            define_macros=[("RNNFAST_VERSION", f'"{VERSION}"'), *([("RNNFAST_WIDE", None)] if WIDE else [])],
-            extra_compile_args=["-std=c++20", *FLAGS, *WARNINGS, *SYSTEM_INCLUDES],
-            extra_link_args=["-fopenmp"],
-        )
-    ],
+    ext_modules=[] if os.environ.get("RNNFAST_PREBUILT") else [extension()],
     cmdclass={"build_ext": BuildExtension},
 )

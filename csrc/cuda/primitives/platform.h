@@ -24,6 +24,14 @@
 #error "csrc/cuda is compiled by nvcc, or by the host compiler with RNNFAST_EMULATE (csrc/emulator)"
 #endif
 
+// A place at which a test may break the kernel on the emulator: if (!RNNFAST_MUTATION("name")) sync_block(); the
+// device's code is as if it were not there.
+#if defined(__CUDACC__)
+#define RNNFAST_MUTATION(name) false
+#else
+#define RNNFAST_MUTATION(name) ::rnnfast::emulator::mutation(name)
+#endif
+
 namespace RNNFAST_NAMESPACE {
 
 constexpr int kWarp = 32;

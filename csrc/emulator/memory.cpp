@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory that threads share: where it lies, the checks of an access, and the reports of what went wrong.
+#include <cstring>
+
+#include "emulator/state.h"
+
+namespace rnnfast::emulator {
+
+namespace {
+
+const char* name(Memory memory) { return memory == Memory::kShared ? "shared memory" : "an exchange buffer"; }
+
+std::string who(const FiberThread& t) {
+  return format("thread %d of block (%d, %d)", t.index, t.block_x, t.block_y);
+}
+
+// Where in its shared memory the running block has p.
+std::string place(const void* p) {
+  const Machine& m = machine();
+  const BlockState& block = *m.running->block;
+  const int64_t offset = static_cast<const char*>(p) - block.shared.get();
+  if (offset < m.shape.shared_bytes)
+    return format("dynamic shared memory, byte %lld", static_cast<long long>(offset));
+  for (size_t i = 0; i < block.statics.size(); ++i) {
+    const StaticArray& a = block.statics[i];
+    if (offset >= a.offset && offset < a.offset + a.bytes)
+      return format("static shared array %zu, byte %lld", i, static_cast<long long>(offset - a.offset));
+  }
+  return "shared memory";
+}
+
+}  // namespace
+
+void* dynamic_shared_bytes(int byte_offset, int64_t bytes, int alignment) {
+  const Machine& m = machine();
+  if (byte_offset < 0 || bytes < 0 || byte_offset + bytes > m.shape.shared_bytes)
+    fail("shared memory", "bytes %d to %lld of dynamic shared memory, the launch asked for %d", byte_offset,
+         static_cast<long long>(byte_offset + bytes), m.shape.shared_bytes);
+  if (byte_offset % alignment != 0)
+    fail("shared memory", "view at byte %d of dynamic shared memory, not a multiple of %d", byte_offset, alignment);
+  return m.running->block->shared.get() + byte_offset;
+}
+
+void* static_shared_bytes(const void* key, int64_t bytes) {
+  const Machine& m = machine();
+  BlockState& block = *m.running->block;
+  for (const StaticArray& a : block.statics)
+    if (a.key == key) return block.shared.get() + a.offset;
+  const int64_t offset = (block.shared_used + 15) / 16 * 16;
+  const int64_t of_statics = offset + bytes - m.shape.shared_bytes;
+  if (offset + bytes > m.set.device->shared_block || of_statics > kMaxStaticShared)
+    fail("shared memory", "%lld bytes of static and %d of dynamic shared memory, %s has %d (%d of them static)",
+         static_cast<long long>(of_statics), m.shape.shared_bytes, m.set.device->name, m.set.device->shared_block,
+         kMaxStaticShared);
+  block.statics.push_back({key, offset, bytes});
+  block.shared_used = offset + bytes;
+  std::memset(block.shared.get() + offset, 0xff, static_cast<size_t>(bytes));
+  return block.shared.get() + offset;
+}
+
+void check_access(Memory memory, Access access, const void* p, int bytes, int64_t index, int64_t count) {
+  Machine& m = machine();
+  ++m.count.accesses;
+  if (!m.set.race_check) return;
+  const FiberThread& self = *m.running;
+  BlockState& block = *self.block;
+  const bool shared = memory == Memory::kShared;
+  Shadow& shadow = shared ? block.shadow : m.exchange;
+  const Conflict conflict =
+      shadow.access({self.stamp, &block.seen}, access, reinterpret_cast<uintptr_t>(p), bytes, shared);
+  if (!conflict) return;
+  const std::string where = (shared ? place(p) : std::string(name(memory))) +
+                            format(" (value %lld of a view of %lld, %d bytes)", static_cast<long long>(index),
+                                   static_cast<long long>(count), bytes);
+  if (conflict.never_written)
+    fail("uninitialised read", "%s reads what nobody has written: %s", who(self).c_str(), where.c_str());
+  const char* const kinds[] = {"read", "write"};
+  fail("race", "%s: %s by %s; %s by %s; no barrier orders them", where.c_str(),
+       kinds[conflict.earlier == Access::kWrite], describe(m, conflict.stamp).c_str(),
+       kinds[access == Access::kWrite], describe(m, self.stamp).c_str());
+}
+
+void fail_bounds(Memory memory, const char* operation, int64_t index, int values, int64_t count) {
+  fail("bounds", "%s: %s of %d value%s at index %lld of a view of %lld values in %s",
+       who(*machine().running).c_str(), operation, values, values == 1 ? "" : "s", static_cast<long long>(index),
+       static_cast<long long>(count), name(memory));
+}
+
+void fail_alignment(Memory memory, const char* operation, const void* p, int64_t index, int bytes) {
+  const std::string where = memory == Memory::kShared ? place(p) : name(memory);
+  fail("alignment", "%s: %s at index %lld, not aligned to %d bytes: %s", who(*machine().running).c_str(), operation,
+       static_cast<long long>(index), bytes, where.c_str());
+}
+
+void fail_part(Memory memory, int64_t first, int64_t part, int64_t count) {
+  fail("bounds", "%s: part of %lld values from %lld on, of a view of %lld values in %s",
+       who(*machine().running).c_str(), static_cast<long long>(part), static_cast<long long>(first),
+       static_cast<long long>(count), name(memory));
+}
+
+std::string describe(const Machine& m, uint64_t stamp) {
+  const int block = Stamp::block(stamp);
+  const uint64_t barriers = Stamp::block_barriers(stamp);
+  std::string text =
+      format("thread %d of block (%d, %d) after %llu block, %llu warp", Stamp::thread(stamp),
+             block % m.shape.grid_x, block / m.shape.grid_x, static_cast<unsigned long long>(barriers),
+             static_cast<unsigned long long>(Stamp::warp_barriers(stamp)));
+  int grid = 0;
+  if (m.shape.cooperative)
+    for (const uint32_t arrival : m.blocks[static_cast<size_t>(block)]->arrivals) grid += arrival <= barriers;
+  return text + format(" and %d grid barriers", grid);
+}
+
+// "threads 0-30, 64 wait at sync_block; ..." of each block that has not ended.
+std::string Machine::deadlock() const {
+  const size_t at_once =
+      shape.cooperative ? static_cast<size_t>(shape.grid_x) * static_cast<size_t>(shape.grid_y) : 1;
+  std::string text = "no thread can go on";
+  for (size_t b = 0; b < at_once && text.size() < 900; ++b) {
+    const BlockState& block = *blocks[b];
+    const auto state = [&](size_t i) -> std::string {
+      const FiberThread& t = *block.threads[i];
+      switch (t.wait) {
+        case Wait::kBlock:
+          return "wait at sync_block";
+        case Wait::kWarp:
+          return format("wait at %s", collective_name(t.collective));
+        case Wait::kGrid:
+          return format("wait for the grid barrier (%u of %u arrivals)", *t.counter, t.expected);
+        default:
+          return "have ended";
+      }
+    };
+    text += format("; block (%d, %d):", block.x, block.y);
+    for (size_t i = 0; i < block.threads.size() && text.size() < 900;) {
+      const std::string mine = state(i);
+      size_t end = i + 1;
+      while (end < block.threads.size() && state(end) == mine) ++end;
+      text += format("%s %zu-%zu %s", i ? "," : " threads", i, end - 1, mine.c_str());
+      i = end;
+    }
+  }
+  return text;
+}
+
+}  // namespace rnnfast::emulator

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "emulator/shadow.h"
+
+namespace rnnfast::emulator {
+
+Shadow::Shadow() : table_(64, nullptr) {}
+Shadow::~Shadow() = default;
+
+void Shadow::clear() {
+  for (Page*& entry : table_) entry = nullptr;
+  used_ = 0;
+  last_ = nullptr;
+  many_.clear();
+}
+
+// Whether the earlier access is known to have happened before what `who` does now, by barriers alone.
+bool Shadow::ordered(uint64_t earlier, const Observer& who) {
+  if (Stamp::block(earlier) != Stamp::block(who.stamp)) {
+    const size_t block = static_cast<size_t>(Stamp::block(earlier));
+    return block < who.seen->size() && (*who.seen)[block] > Stamp::block_barriers(earlier);
+  }
+  return Stamp::block_barriers(earlier) < Stamp::block_barriers(who.stamp) ||
+         Stamp::same_thread(earlier, who.stamp) ||
+         (Stamp::same_warp(earlier, who.stamp) && Stamp::warp_barriers(earlier) < Stamp::warp_barriers(who.stamp));
+}
+
+// Readers are of one block and one phase. A reader that is ordered before a later one need not be kept: a write
+// ordered after the later one is ordered after both. What is left is either one warp's lanes that have passed
+// equally many of its barriers, of which any two convict every lane that could write, or lanes of two warps, of
+// which one convicts it.
+void Shadow::add_reader(Readers& readers, uint64_t stamp) {
+  if (readers.first == stamp || readers.second == stamp) return;
+  if (!readers.first || !Stamp::same_phase(readers.first, stamp)) {
+    readers = {stamp, 0};
+  } else if (!Stamp::same_warp(readers.first, stamp)) {
+    if (!readers.second || Stamp::same_warp(readers.first, readers.second)) readers.second = stamp;
+  } else if (!readers.second || Stamp::same_warp(readers.first, readers.second)) {
+    if (Stamp::warp_barriers(readers.first) < Stamp::warp_barriers(stamp))
+      readers = {stamp, 0};
+    else if (!Stamp::same_thread(readers.first, stamp))
+      readers.second = stamp;
+  }
+}
+
+void Shadow::read(Cell& cell, const Observer& who) {
+  Readers& readers = cell.readers;
+  const int block = Stamp::block(who.stamp);
+  if (!(readers.first & kMany)) {
+    if (!readers.first || Stamp::block(readers.first) == block) return add_reader(readers, who.stamp);
+    if (ordered(readers.first, who) && (!readers.second || ordered(readers.second, who))) {
+      readers = {who.stamp, 0};
+      return;
+    }
+    many_.push_back({{Stamp::block(readers.first), readers}});
+    readers = {kMany | (many_.size() - 1), 0};
+  }
+  std::vector<BlockReaders>& blocks = many_[readers.first & ~kMany];
+  for (BlockReaders& entry : blocks)
+    if (entry.block == block) return add_reader(entry.readers, who.stamp);
+  blocks.push_back({block, {who.stamp, 0}});
+}
+
+Conflict Shadow::find_reader(const Cell& cell, const Observer& who) const {
+  const auto find = [&](const Readers& readers) -> uint64_t {
+    if (readers.first && !ordered(readers.first, who)) return readers.first;
+    if (readers.second && !ordered(readers.second, who)) return readers.second;
+    return 0;
+  };
+  if (!(cell.readers.first & kMany)) return {find(cell.readers), Access::kRead, false};
+  for (const BlockReaders& entry : many_[cell.readers.first & ~kMany])
+    if (const uint64_t stamp = find(entry.readers)) return {stamp, Access::kRead, false};
+  return {};
+}
+
+Conflict Shadow::access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written) {
+  Page& p = page(address >> kPageShift);
+  const size_t offset = address & ((1u << kPageShift) - 1);
+  while (static_cast<int>(1u << p.shift) > bytes) halve(p);  // so is the offset, which is a multiple of bytes
+  const size_t end = (offset + static_cast<size_t>(bytes)) >> p.shift;
+  for (size_t i = offset >> p.shift; i < end; ++i) {
+    Cell& cell = p.cells[i];
+    if (cell.writer && !ordered(cell.writer, who)) return {cell.writer, Access::kWrite, false};
+    if (access == Access::kRead) {
+      if (must_be_written && !cell.writer) return {0, Access::kRead, true};
+      if (cell.readers.first != who.stamp) read(cell, who);
+    } else {
+      if (cell.readers.first)
+        if (const Conflict conflict = find_reader(cell, who)) return conflict;
+      cell.writer = who.stamp;
+      cell.readers = {};
+    }
+  }
+  return {};
+}
+
+Shadow::Page& Shadow::page(uintptr_t key) {
+  if (last_ && last_->key == key) return *last_;
+  const auto slot = [&](uintptr_t k) {
+    const size_t mask = table_.size() - 1;
+    size_t i = (k * 0x9e3779b97f4a7c15u >> 20) & mask;
+    while (table_[i] && table_[i]->key != k) i = (i + 1) & mask;
+    return i;
+  };
+  size_t i = slot(key);
+  if (!table_[i]) {
+    if (2 * (used_ + 1) > table_.size()) {
+      table_.assign(2 * table_.size(), nullptr);
+      for (size_t k = 0; k < used_; ++k) table_[slot(pages_[k]->key)] = pages_[k].get();
+      i = slot(key);
+    }
+    if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());
+    Page* const fresh = pages_[used_++].get();
+    fresh->key = key;
+    fresh->shift = 4;
+    fresh->cells.assign(size_t{1} << (kPageShift - 4), Cell{});
+    table_[i] = fresh;
+  }
+  last_ = table_[i];
+  return *last_;
+}
+
+void Shadow::halve(Page& page) {
+  std::vector<Cell> cells(2 * page.cells.size());
+  for (size_t i = 0; i < cells.size(); ++i) {
+    cells[i] = page.cells[i / 2];
+    if (i % 2 == 1 && cells[i].readers.first & kMany) {  // each half its own list
+      many_.push_back(many_[cells[i].readers.first & ~kMany]);
+      cells[i].readers.first = kMany | (many_.size() - 1);
+    }
+  }
+  page.cells.swap(cells);
+  --page.shift;
+}
+
+}  // namespace rnnfast::emulator
