@@ -196,8 +196,8 @@ Status check_limits(const BackwardLimits& limits, const CudaPlan& plan) {
   constexpr const char* kOperation = "rnnfast layer backward";
   if (limits.steps < 0) return {kOperation, "steps: expected 0 (no truncation) or more"};
   if (limits.clip_value && limits.clip_norm) return {kOperation, "limits: expected by value or by norm, not both"};
-  if ((limits.clip_value || limits.clip_norm) && !(limits.limit >= 0))
-    return {kOperation, "limit: expected a number of at least 0"};
+  if ((limits.clip_value || limits.clip_norm) && !(limits.limit > 0))
+    return {kOperation, "limit: expected a positive number"};
   if (limits.clip_norm && plan.path == CudaPath::kPersistent)
     return {kOperation, "plan: limits by norm need the step path"};
   return {};
