@@ -7,6 +7,9 @@
 
 namespace rnnfast::emulator {
 
+// In a namespace of their own, as are the views: a kernel that passes one to a primitive must not find the
+// emulator's function of the same name as well.
+namespace types {
 struct Half {
   uint16_t bits;
 };
@@ -14,6 +17,10 @@ struct BFloat16 {
   uint16_t bits;
 };
 struct Tf32 {};
+}  // namespace types
+using types::BFloat16;
+using types::Half;
+using types::Tf32;
 
 inline float float_of(uint32_t bits) {
   float x;

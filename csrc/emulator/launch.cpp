@@ -173,7 +173,8 @@ void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
     t.warp = &block.warps[i / kWarpLanes];
     t.stamp = Stamp::make(block.index, t.index, 0, 0);
     t.fiber.stack = stacks.stack(first_thread + i);
-    t.fiber.stack_bytes = StackPool::kStackBytes;
+    // Not all tops at the same place of a page, which would be the same few sets of the cache.
+    t.fiber.stack_bytes = StackPool::kStackBytes - i * 320 % 4096;
     prepare_fiber(t.fiber, fiber_main);
     block.threads.push_back(&t);
     make_ready(&t);

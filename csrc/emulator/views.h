@@ -28,6 +28,8 @@ void check_access(Memory memory, Access access, const void* p, int bytes, int64_
 void* dynamic_shared_bytes(int byte_offset, int64_t bytes, int alignment);
 void* static_shared_bytes(const void* key, int64_t bytes);
 
+namespace types {
+
 template <class T, Memory kMemory, class Index>
 class CheckedView {
  public:
@@ -80,10 +82,12 @@ class CheckedView {
   Index count_;
 };
 
+}  // namespace types
+
 template <class T>
-using SharedView = CheckedView<T, Memory::kShared, int>;
+using SharedView = types::CheckedView<T, Memory::kShared, int>;
 template <class T>
-using ExchangeView = CheckedView<T, Memory::kExchange, int64_t>;
+using ExchangeView = types::CheckedView<T, Memory::kExchange, int64_t>;
 
 template <class T>
 SharedView<T> dynamic_shared(int byte_offset, int count) {
