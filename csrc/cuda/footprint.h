@@ -27,23 +27,20 @@ constexpr int compute_bytes(int value_bytes) { return value_bytes == 8 ? 8 : 4; 
 // Multiply-adds (cuda/product_fma.h). A thread holds kFmaRows rows of the slice and, of its depth, chunks of 16
 // bytes of stored values. `row_lanes` neighbouring groups of lanes own different rows; the other lanes and all the
 // warps share out the depth.
-namespace fma {
+namespace fma_slice {
 
 constexpr int kRows = 4;        // of a thread
 constexpr int kMaxRows = 128;   // of a block: 32 lanes
-constexpr int kMaxColumns = 8;  // samples that one reading of the weights serves
+constexpr int kMaxColumns = 4;  // samples of a tile: that one reading of the weights serves
 
 // The compile-time tile for passes of `columns` samples.
 constexpr int tile_columns(int columns, int value_bytes) {
   if (columns <= 1) return 1;
-  if (value_bytes != 4) return 4;
-  return columns <= 2 ? 2 : columns <= 4 ? 4 : kMaxColumns;
+  return columns <= 2 && value_bytes == 4 ? 2 : kMaxColumns;
 }
 
-// Chunks that a thread keeps in registers, of kRows rows: 128 words of weights, or 96 where accumulators are many.
-constexpr int register_chunks(int tile, int value_bytes) {
-  return (tile == kMaxColumns ? 96 : 128) / (value_bytes == 2 ? 32 : 16);
-}
+// Chunks that a thread keeps in registers: 128 words of weights, widened.
+constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 4 : 8; }
 
 constexpr int row_lanes(int rows) {
   int lanes = 1;
@@ -57,17 +54,17 @@ constexpr int chunks(int rows, int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(ceil_div(depth * value_bytes, kPackBytes), depth_lanes));
 }
 
-constexpr int64_t weight_bytes(int rows, int64_t depth, int columns, int value_bytes) {
-  const int kept = register_chunks(tile_columns(columns, value_bytes), value_bytes);
+constexpr int64_t weight_bytes(int rows, int64_t depth, int value_bytes) {
+  const int kept = register_chunks(value_bytes);
   const int all = chunks(rows, depth, value_bytes);
   return all > kept ? static_cast<int64_t>(all - kept) * kRows * kPackBytes * kScanThreads : 0;
 }
 
-}  // namespace fma
+}  // namespace fma_slice
 
 // Tensor cores (cuda/product_mma.h). The warps share out the depth, in blocks of which a lane reads 16 bytes of
 // each sample at once; each holds all rows, in tiles of 16.
-namespace mma {
+namespace mma_slice {
 
 constexpr int kTileRows = 16;
 constexpr int kTileColumns = 8;
@@ -97,36 +94,45 @@ constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value
   return all > kept ? static_cast<int64_t>(all - kept) * tiles * kBlockWords * 4 * kScanThreads : 0;
 }
 
-}  // namespace mma
+}  // namespace mma_slice
 
 // Each warp's sums stand apart, [warps][columns][ld], until the threads of the pointwise part add them in a fixed
 // order. An odd number of units from sample to sample spreads their reads over the banks.
 constexpr int partial_ld(int gates, int units) { return units * (gates | 1); }
 
-// Elements from sample to sample of `hidden`, [2][B][ld]: whole packs, the padding zero.
-constexpr int64_t hidden_ld(int64_t H, int value_bytes) { return round_up(H, kPackBytes / value_bytes); }
+// What blocks exchange has whole packs from sample to sample, the padding zero. Forward: `hidden`, [2][B][ld].
+// Backward: delta itself where H is whole packs, else its recurrent columns, [2][B][gates][ld].
+constexpr int64_t exchange_ld(int64_t H, int value_bytes) { return round_up(H, kPackBytes / value_bytes); }
 constexpr int64_t hidden_elements(int64_t B, int64_t H, int value_bytes) {
-  return 2 * B * hidden_ld(H, value_bytes);
+  return 2 * B * exchange_ld(H, value_bytes);
+}
+constexpr int64_t exchange_elements(int gates, int64_t B, int64_t H, int value_bytes) {
+  return exchange_ld(H, value_bytes) == H ? 0 : 2 * B * gates * exchange_ld(H, value_bytes);
 }
 
-// Where a scan's dynamic shared memory begins and ends: weights beyond the registers, partial sums of a pass, the
-// state of each (sample, unit), and the biases (forward) or the samples' lengths (backward).
+// A scan's dynamic shared memory: weights beyond the registers, then the partial sums of a pass.
 struct ScanMemory {
-  int64_t partial = 0, state = 0, extra = 0, bytes = 0;
+  int64_t partial = 0, bytes = 0;  // where the sums begin; in all
 };
 
 // gates: of the cell. columns: samples of a pass. product and value_bytes as the kernel's.
-constexpr ScanMemory scan_memory(CudaProduct product, bool backward, int gates, int units, int64_t H, int64_t B,
-                                 int columns, int value_bytes) {
+constexpr ScanMemory scan_memory(CudaProduct product, bool backward, int gates, int units, int64_t H, int columns,
+                                 int value_bytes) {
   const int slice_gates = backward ? 1 : gates, rows = slice_gates * units;
-  const int64_t depth = backward ? gates * H : H, wide = compute_bytes(value_bytes);
+  const int64_t depth = (backward ? gates : 1) * exchange_ld(H, value_bytes);
   ScanMemory m;
-  m.partial = product == CudaProduct::kFma ? fma::weight_bytes(rows, depth, columns, value_bytes)
-                                           : mma::weight_bytes(rows, depth, backward, value_bytes);
-  m.state = m.partial + round_up(kScanWarps * columns * partial_ld(slice_gates, units) * wide, kPackBytes);
-  m.extra = m.state + round_up(B * units * wide, kPackBytes);
-  m.bytes = m.extra + round_up(backward ? B * 4 : 2 * rows * wide, kPackBytes);
+  m.partial = product == CudaProduct::kFma ? fma_slice::weight_bytes(rows, depth, value_bytes)
+                                           : mma_slice::weight_bytes(rows, depth, backward, value_bytes);
+  const int64_t sums = static_cast<int64_t>(kScanWarps) * columns * partial_ld(slice_gates, units);
+  m.bytes = m.partial + round_up(sums * compute_bytes(value_bytes), kPackBytes);
   return m;
+}
+
+// Whether the kernels can run such a block at all, given the shared memory: units of a block and rows of its slice.
+constexpr bool scan_fits(CudaProduct product, bool backward, int gates, int units) {
+  const int rows = backward ? units : gates * units;
+  if (units < 1 || units > kScanThreads) return false;
+  return product == CudaProduct::kFma ? rows <= fma_slice::kMaxRows : mma_slice::row_tiles(rows, backward) > 0;
 }
 
 }  // namespace rnnfast

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recurrent product of a persistent scan by plain multiply-adds, for few samples: out[n, m] = sum_k W[m, k]
+// state[n, k], W a block's slice [rows, depth] that stays in its registers and shared memory (cuda/footprint.h).
+//
+// A thread holds 4 rows of the slice and every so many packs of 16 bytes (chunks) of its depth. In a warp,
+// `row_lanes` groups of lanes have different rows and read the same packs of the state; all other lanes and all
+// warps share out the depth, so a block reads each value of the state once, from L2, straight into registers. A
+// tile of kTile samples is multiplied at once. Then the lanes of a group add up their sums: at each level half of a
+// lane's sums go to the partner and half of the partner's come, so that 4 kTile sums take as many shuffles, not
+// five times that. Every warp's sums go to shared memory; who needs a result adds the eight (sum_of_warps). All
+// orders are fixed.
+//
+// Per step and block: rows * depth * columns multiply-adds on 128 lanes a cycle; the state's columns * depth values
+// from L2; weights beyond the registers once a tile from shared memory, at 128 bytes a cycle.
+#pragma once
+
+#include "cuda/footprint.h"
+#include "cuda/primitives/memory.h"
+#include "cuda/primitives/warp.h"
+
+namespace RNNFAST_NAMESPACE {
+
+// Where the warps' sums stand: [warps][columns][ld]. columns: of a pass; ld: from sample to sample.
+template <class V>
+struct Partials {
+  SharedView<V> view;
+  int columns, ld;
+
+  RNNFAST_DEVICE void store(int warp, int n, int m, V x) const { view.store((warp * columns + n) * ld + m, x); }
+  RNNFAST_DEVICE V sum_of_warps(int n, int m) const {
+    V sums[kScanWarps];
+#pragma unroll
+    for (int w = 0; w < kScanWarps; ++w) sums[w] = view.load((w * columns + n) * ld + m);
+#pragma unroll
+    for (int half = kScanWarps / 2; half > 0; half /= 2)
+#pragma unroll
+      for (int w = 0; w < half; ++w) sums[w] += sums[w + half];
+    return sums[0];
+  }
+};
+
+template <class S, int kTile>
+class ProductFma {
+  using V = Compute<S>;
+  static constexpr int kPack = kPackBytes / static_cast<int>(sizeof(S));
+  static constexpr int kRows = fma_slice::kRows;
+  static constexpr int kKept = fma_slice::register_chunks(sizeof(S));
+  // Chunks whose state is asked for at once; as many again are in flight while these are multiplied.
+  static constexpr int kGroup = kTile < 4 ? 4 / kTile : 1;
+  static_assert(kKept % kGroup == 0, "whole groups in registers");
+  using StatePack = Pack<S, kPack>;
+
+ public:
+  static constexpr CudaProduct kProduct = CudaProduct::kFma;
+
+  // source(m, k): W[m, k], zero where m >= rows or k >= depth. shared_offset: of fma_slice::weight_bytes of dynamic
+  // shared memory.
+  template <class Source>
+  RNNFAST_DEVICE ProductFma(int shared_offset, int rows, int depth, const Source& source)
+      : rows_(rows),
+        depth_(depth),
+        depth_lanes_(kWarp / fma_slice::row_lanes(rows)),
+        row_(lane_index() / depth_lanes_ * kRows),
+        depth_lane_(lane_index() % depth_lanes_),
+        chunks_(fma_slice::chunks(rows, depth, sizeof(S))),
+        shared_(dynamic_shared<S>(shared_offset,
+                                  chunks_ > kKept ? (chunks_ - kKept) * kRows * kScanThreads * kPack : 0)) {
+    decltype(source.row(0)) from[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) from[r] = source.row(row_ + r);
+#pragma unroll
+    for (int c = 0; c < kKept; ++c) {
+      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(source.value(from[r], depth_of(c) + i));
+    }
+    for (int c = kKept; c < chunks_; ++c)
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        StatePack pack;
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) pack.value[i] = source.value(from[r], depth_of(c) + i);
+        shared_.template store_pack<kPack>(shared_index(c, r), pack);
+      }
+  }
+
+  // Sample n's values begin at state[first + n * ld], depth of them rounded up to whole packs, the padding finite.
+  // first, ld: multiples of a pack. n < columns.
+  RNNFAST_DEVICE void multiply(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
+                               const Partials<V>& out) const {
+    Cursor cursor{first + depth_of(0), depth_of(0), 0, columns};
+    StatePack now[kGroup][kTile];
+    load_group(now, state, ld, cursor);
+    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, ld, cursor, columns - n, n, out);
+  }
+
+ private:
+  RNNFAST_DEVICE int depth_of(int chunk) const {
+    return ((chunk * kScanWarps + warp_index()) * depth_lanes_ + depth_lane_) * kPack;
+  }
+  RNNFAST_DEVICE int shared_index(int chunk, int row) const {
+    return (((chunk - kKept) * kRows + row) * kScanThreads + thread_index()) * kPack;
+  }
+
+  // The group of chunks whose state is read next. It moves by steps, not by formulas of the chunk, whose values for
+  // every chunk the compiler would keep in registers.
+  struct Cursor {
+    int64_t at;  // index of the tile's first sample's value k
+    int k, chunk;
+    int columns;  // from the tile on
+  };
+
+  // The group at the cursor, zero beyond depth and columns; moves on, at the end of the depth to the next tile.
+  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
+                                 Cursor& cursor) const {
+    const int step = kScanWarps * kPack * depth_lanes_;
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c)
+#pragma unroll
+      for (int n = 0; n < kTile; ++n) {
+        if (cursor.k + c * step < depth_ && n < cursor.columns) {
+          h[c][n] = state.template load_pack<kPack>(cursor.at + c * step + n * ld);
+        } else {
+          h[c][n] = StatePack{};
+        }
+      }
+    cursor.at += kGroup * step;
+    cursor.k += kGroup * step;
+    cursor.chunk += kGroup;
+    if (cursor.chunk >= chunks_) {
+      cursor.at += kTile * ld + depth_of(0) - cursor.k;
+      cursor.k = depth_of(0);
+      cursor.chunk = 0;
+      cursor.columns -= kTile;
+    }
+  }
+
+  static RNNFAST_DEVICE void add_chunk(V (&acc)[kTile][kRows], const V (&w)[kRows][kPack],
+                                       const StatePack (&h)[kTile]) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i)
+#pragma unroll
+      for (int n = 0; n < kTile; ++n) {
+        const V x = widen(h[n].value[i]);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) acc[n][r] += w[r][i] * x;
+      }
+  }
+
+  // now: the state of the tile's first group; afterwards, of the next tile's. columns: how many are left.
+  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
+                                    Cursor& cursor, int columns, int first_column, const Partials<V>& out) const {
+    V acc[kTile][kRows] = {};
+    StatePack ahead[kGroup][kTile];
+#pragma unroll
+    for (int c = 0; c < kKept; c += kGroup)
+      if (c < chunks_) {
+        load_group(ahead, state, ld, cursor);
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i)
+          if (c + i < chunks_) add_chunk(acc, kept_[c + i], now[i]);
+        copy(now, ahead);
+      }
+    for (int c = kKept; c < chunks_; c += kGroup) {
+      load_group(ahead, state, ld, cursor);
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i)
+        if (c + i < chunks_) {
+          V w[kRows][kPack];
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) {
+            const StatePack pack = shared_.template load_pack<kPack>(shared_index(c + i, r));
+#pragma unroll
+            for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
+          }
+          add_chunk(acc, w, now[i]);
+        }
+      copy(now, ahead);
+    }
+    V sums[kTile * kRows];
+#pragma unroll
+    for (int n = 0; n < kTile; ++n)
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sums[n * kRows + r] = acc[n][r];
+    add_lanes<1>(sums, 0, columns, first_column, out);
+  }
+
+  static RNNFAST_DEVICE void copy(StatePack (&to)[kGroup][kTile], const StatePack (&from)[kGroup][kTile]) {
+#pragma unroll
+    for (int c = 0; c < kGroup; ++c)
+#pragma unroll
+      for (int n = 0; n < kTile; ++n) to[c][n] = from[c][n];
+  }
+
+  // Adds the lanes that differ in bit kMask and the bits above it, below depth_lanes_. A lane ends with the sums
+  // first, first + 1, ... of the tile.
+  template <int kMask, int kCount>
+  RNNFAST_DEVICE void add_lanes(const V (&sums)[kCount], int first, int columns, int first_column,
+                                const Partials<V>& out) const {
+    if constexpr (kMask < kWarp) {
+      if (kMask < depth_lanes_) {
+        if constexpr (kCount > 1) {
+          constexpr int kHalf = kCount / 2;
+          const bool upper = (depth_lane_ & kMask) != 0;
+          V half[kHalf];
+#pragma unroll
+          for (int i = 0; i < kHalf; ++i) {
+            const V sent = upper ? sums[i] : sums[i + kHalf];
+            half[i] = (upper ? sums[i + kHalf] : sums[i]) + shuffle_xor(sent, kMask);
+          }
+          add_lanes<kMask * 2>(half, first + (upper ? kHalf : 0), columns, first_column, out);
+        } else {
+          const V both[1] = {sums[0] + shuffle_xor(sums[0], kMask)};
+          add_lanes<kMask * 2>(both, first, columns, first_column, out);
+        }
+        return;
+      }
+    }
+    // Lanes that hold the same sum: the first stores it.
+    if (depth_lane_ / (kTile * kRows / kCount) != 0) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int n = (first + i) / kRows, m = row_ + (first + i) % kRows;
+      if (n < columns && m < rows_) out.store(warp_index(), first_column + n, m, sums[i]);
+    }
+  }
+
+  int rows_, depth_, depth_lanes_, row_, depth_lane_, chunks_;
+  SharedView<S> shared_;
+  V kept_[kKept][kRows][kPack];
+};
+
+}  // namespace RNNFAST_NAMESPACE
