@@ -49,7 +49,7 @@ Outcome outcome(const char* operation, const std::string& text) { return {operat
 
 // What the device refuses, in CUDA's words and the reason.
 Outcome check_shape(const Shape& s, const Settings& set) {
-  const CudaDevice& d = *set.device;
+  const CudaDevice& d = set.device;
   if (s.grid_x < 1 || s.grid_y < 1 || s.grid_y > 65535 || s.block < 1 || s.block > kMaxBlockThreads)
     return outcome("launch", format("invalid configuration argument: grid (%d, %d), block %d (at most %d threads)",
                                     s.grid_x, s.grid_y, s.block, kMaxBlockThreads));
@@ -157,8 +157,8 @@ void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
   block.barriers = 0;
   block.threads.clear();
   block.warps.assign(size / kWarpLanes, WarpState{});
-  if (!block.shared || block.shared_size < set.device->shared_block) {
-    block.shared_size = set.device->shared_block;
+  if (!block.shared || block.shared_size < set.device.shared_block) {
+    block.shared_size = set.device.shared_block;
     block.shared.reset(new char[static_cast<size_t>(block.shared_size)]);
   }
   std::memset(block.shared.get(), 0xff, static_cast<size_t>(shape.shared_bytes));  // NaN in every format

@@ -18,7 +18,7 @@ namespace rnnfast::emulator {
 constexpr int kMaxBlockThreads = 1024, kMaxStaticShared = 48 * 1024;
 
 struct Settings {
-  const CudaDevice* device;
+  CudaDevice device;
   uint64_t seed;
   bool race_check;
 };

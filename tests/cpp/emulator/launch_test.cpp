@@ -173,6 +173,9 @@ TEST(launch_limits) {
                  "too many blocks in cooperative launch");
     CHECK_CLEAN(try_launch(limit.processors + 1, 32, 32, 0, false));
   }
+  CHECK(emulator::set_device("sm_90", 3), "a small sm_90");
+  CHECK_CLEAN(try_launch(3, 32, 32, 0, true));
+  CHECK_REPORT(try_launch(4, 32, 32, 0, true), "launch", "sm_90 holds 3 at once");
   CHECK(!emulator::set_device("sm_1"), "an unknown device");
   emulator::set_device("sm_80");
 }
