@@ -22,6 +22,7 @@ struct Ask {
   bool training = true, h0 = true, c0 = true, grad_y = true, grad_h_n = true, grad_c_n = true;
   bool want_x = true, want_h0 = true, want_c0 = true, want_weights = true, want_biases = true;
   enum XLayout { kContiguous, kBatchFirst, kPadded } x = kContiguous;  // kPadded: 3 values behind each row
+  double grad_h_n_scale = 1;  // what the kernels get is so much larger than what the loop gets
 };
 
 template <class S>
@@ -126,27 +127,49 @@ class LayerCase {
     run_reference(p_, want_);
   }
 
-  // Forward and backward by the driver, and comparison. forward, backward: plans.
-  void check(const CudaPlan& forward, const CudaPlan& backward) {
-    if (!run_forward(forward)) return;
+  // Forward and backward by the driver; the first difference in words, or nothing.
+  std::string difference(const CudaPlan& forward, const CudaPlan& backward) {
+    difference_.clear();
+    if (!run_forward(forward)) return difference_;
     compare("y", y_, want_.y), compare("h_n", h_n_, want_.h_n), compare("c_n", c_n_, want_.c_n);
-    if (!ask_.training) return;
+    if (!ask_.training) return difference_;
     compare("saved", saved_, want_.saved), compare("cells", cells_, want_.cells);
-    if (!run_backward(backward)) return;
+    if (!run_backward(backward)) return difference_;
     compare("grad_x", grad_x_, want_.dx);
     compare("grad_h0", grad_h0_, want_.dh0), compare("grad_c0", grad_c0_, want_.dc0);
     static const char* const kNames[] = {"grad_w_ih", "grad_w_hh", "grad_b_ih", "grad_b_hh", "grad_w_hr"};
     for (int d = 0; d < p_.D; ++d)
       for (int k = 0; k < 5; ++k) compare(kNames[k], grad_w_[d][k], want_.dw[d][k]);
+    return difference_;
+  }
+  void check(const CudaPlan& forward, const CudaPlan& backward) {
+    CHECK(difference(forward, backward).empty(), "%s", difference_.c_str());
   }
 
-  const std::vector<S>& y() const { return y_; }
+  // Everything that the last run wrote, to compare bits.
+  std::vector<unsigned char> bits() const {
+    std::vector<unsigned char> all;
+    const auto add = [&](const auto& v) {
+      const auto* const bytes = reinterpret_cast<const unsigned char*>(v.data());
+      all.insert(all.end(), bytes, bytes + v.size() * sizeof(v[0]));
+    };
+    for (const auto* v : {&y_, &h_n_, &c_n_, &grad_x_, &grad_h0_, &grad_c0_}) add(*v);
+    for (const auto& direction : grad_w_)
+      for (const auto& v : direction) add(v);
+    add(saved_), add(cells_);
+    return all;
+  }
 
  private:
   template <class T>
   static std::vector<T> unset(int64_t size) {
     std::vector<T> v(static_cast<size_t>(size));
     if (size > 0) __builtin_memset(static_cast<void*>(v.data()), 0xff, v.size() * sizeof(T));
+    return v;
+  }
+
+  static Doubles scaled(Doubles v, double factor) {
+    for (double& e : v) e *= factor;
     return v;
   }
 
@@ -158,7 +181,8 @@ class LayerCase {
     leave_out(ask_.h0, p_.h0), leave_out(ask_.c0, p_.c0);
     leave_out(ask_.grad_y, p_.grad_y), leave_out(ask_.grad_h_n, p_.grad_h), leave_out(ask_.grad_c_n, p_.grad_c);
     h0_ = stored<S>(p_.h0), c0_ = stored<S>(p_.c0);
-    grad_y_ = stored<S>(p_.grad_y), grad_h_n_ = stored<S>(p_.grad_h), grad_c_n_ = stored<S>(p_.grad_c);
+    grad_y_ = stored<S>(p_.grad_y), grad_h_n_ = stored<S>(scaled(p_.grad_h, ask_.grad_h_n_scale)),
+    grad_c_n_ = stored<S>(p_.grad_c);
     for (int d = 0; d < p_.D; ++d)
       for (int k = 0; k < 5; ++k) w_[d][k] = stored<S>(p_.w[d][k]);
     lay_out_x();
@@ -246,21 +270,22 @@ class LayerCase {
     return text;
   }
 
-  bool succeeded(const Status& status) const {
-    CHECK(status, "%s: %s: %s", describe().c_str(), status.operation, status.text);
+  bool succeeded(const Status& status) {
+    if (!status) difference_ = describe() + ": " + status.operation + ": " + status.text;
     return static_cast<bool>(status);
   }
 
   // Empty: not asked for.
   template <class T>
-  void compare(const char* name, const std::vector<T>& got, const Doubles& want) const {
+  void compare(const char* name, const std::vector<T>& got, const Doubles& want) {
     double scale = 1;
     for (double e : want) scale = std::max(scale, std::abs(e));
-    for (size_t i = 0; i < got.size(); ++i) {
-      if (std::abs(static_cast<double>(widen(got[i])) - want[i]) <= Tolerance<S>::value * scale) continue;
-      CHECK(false, "%s of %s: [%zu] got %g, expected %g", name, describe().c_str(), i,
-            static_cast<double>(widen(got[i])), want[i]);
-      return;
+    for (size_t i = 0; i < got.size() && difference_.empty(); ++i) {
+      const double value = static_cast<double>(widen(got[i]));
+      if (std::abs(value - want[i]) <= Tolerance<S>::value * scale) continue;
+      char text[160];
+      std::snprintf(text, sizeof(text), "%s[%zu]: got %g, expected %g, in ", name, i, value, want[i]);
+      difference_ = text + describe();
     }
   }
 
@@ -271,6 +296,7 @@ class LayerCase {
   Buffers<double> want_;
   std::vector<S> y_, h_n_, c_n_, grad_x_, grad_h0_, grad_c0_, grad_w_[2][5];
   std::vector<V> saved_, cells_;
+  std::string difference_;
 };
 
 // Sizes and options of case `number`, drawn; each problem has at most `most_hidden` units.
