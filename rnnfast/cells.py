@@ -309,7 +309,7 @@ def _kernel(
         zeros = w_ih.new_zeros(w_ih.shape[0])
         weights = [w_ih, w_hh, zeros if b_ih is None else b_ih, zeros if b_hh is None else b_hh]
     result_dtype = None
-    if torch.is_autocast_enabled("cpu") and x.is_cpu:
+    if functional.autocasts(x):
         promotes = spec.nonlinearity is None
         x, h, c, cast_weights, result_dtype = functional.cast_as_autocast(x, h, c, weights, promotes)
         weights = list(cast_weights)

@@ -10,18 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnnfast.ops import CUDA_BUILT
 from rnnfast.specs import CellSpec
 
 __all__ = ["KERNEL_DTYPES", "cell", "layers", "warn", "why_no_kernel"]
 
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+OLDEST_CUDA = (7, 5)  # compute capability
 _warned: set[str] = set()
 
 
 def why_no_kernel(x: Tensor) -> str | None:
     """Why rnnfast has no kernel for this input, or None where it has one."""
     if not (x.is_cpu or x.is_meta):
-        return f"no rnnfast kernels for device {x.device.type}"
+        if not x.is_cuda or not CUDA_BUILT:
+            return f"no rnnfast kernels for device {x.device.type}"
+        capability = torch.cuda.get_device_capability(x.device)
+        if capability < OLDEST_CUDA:
+            return f"no rnnfast kernels for compute capability {capability[0]}.{capability[1]}, older than 7.5"
     if x.dtype not in KERNEL_DTYPES:
         return f"no rnnfast kernels for dtype {x.dtype}"
     if x.layout is not torch.strided:

@@ -278,7 +278,7 @@ def run_layers(
             bidirectional=bidirectional,
         )
     result_dtype = None
-    if torch.is_autocast_enabled("cpu") and x.is_cpu:
+    if autocasts(x):
         x, h0, c0, weights, result_dtype = cast_as_autocast(x, h0, c0, weights, spec.autocast_promotes)
 
     layer_op = LAYERS[spec.name]
@@ -320,19 +320,25 @@ def run_stack(
     return (x, hs[0], cs[0]) if num_layers == 1 else (x, torch.cat(hs), torch.cat(cs))
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for x's device."""
+    return (x.is_cpu and torch.is_autocast_enabled("cpu")) or (x.is_cuda and torch.is_autocast_enabled("cuda"))
+
+
 def cast_as_autocast(
     x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: Sequence[Tensor], promotes: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Sequence[Tensor], torch.dtype | None]:
     """Casts, differentiably, what autocast would; and the dtype of the results, None where nothing is cast.
 
-    As torch, float64 anywhere is left alone: all of it runs in float64, a mixture is an error of the op.
+    As torch, float64 anywhere is left alone: all of it runs in float64, a mixture is an error of the op. promotes:
+    on the CPU the results have the state's dtype, as torch's GRU and RNN there; cuDNN's have autocast's.
     """
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(x.device.type)
     tensors = [t for t in (x, h0, c0, *weights) if t is not None]
     if any(t.dtype == torch.float64 for t in tensors):
         return x, h0, c0, weights, None
     state = c0 if c0 is not None else h0 if h0 is not None else x
-    result = torch.promote_types(state.dtype, dtype) if promotes else dtype
+    result = torch.promote_types(state.dtype, dtype) if promotes and not x.is_cuda else dtype
     h0, c0 = (None if s is None else s.to(dtype) for s in (h0, c0))
     return x.to(dtype), h0, c0, [w.to(dtype) for w in weights], result
 

@@ -7,10 +7,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
-#include <cstdlib>
-#include <string_view>
-
 #include "bindings/cuda/gemm.h"
+#include "bindings/explain_cuda.h"
 #include "bindings/layer_ops.h"
 #include "bindings/run.h"
 #include "cuda/layer.h"
@@ -23,17 +21,6 @@ CudaDevice this_device() {
   return cuda_device_like(p.major * 10 + p.minor, p.multiProcessorCount, static_cast<int>(p.sharedMemPerBlockOptin),
                           static_cast<int>(p.sharedMemPerMultiprocessor), p.regsPerMultiprocessor,
                           p.maxThreadsPerMultiProcessor, p.l2CacheSize);
-}
-
-// RNNFAST_CUDA_PATH, for tests and measurements.
-CudaChoice asked_choice() {
-  const char* const asked = std::getenv("RNNFAST_CUDA_PATH");
-  const std::string_view name = asked ? asked : "";
-  if (name == "step") return CudaChoice::kStep;
-  if (name == "persistent") return CudaChoice::kPersistent;
-  TORCH_CHECK(name.empty(), "rnnfast: RNNFAST_CUDA_PATH: expected 'step', 'persistent' or nothing, got '", asked,
-              "'");
-  return CudaChoice::kBest;
 }
 
 CudaDtype cuda_dtype(at::ScalarType dtype) {
@@ -58,7 +45,7 @@ CudaShape shape_of(CellKind kind, const LayerSizes& s, at::ScalarType dtype, boo
   shape.projection = s.projection;
   shape.packed = s.packed;
   shape.tf32 = tf32;
-  shape.choice = asked_choice();
+  shape.choice = cuda_choice();
   return shape;
 }
 
