@@ -3,6 +3,8 @@
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
 #   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
+#   make cuda-check        compiles the CUDA kernels, without a GPU     (ARCHS="80 90" ...)
+#   make cuda-build-check  builds against a CUDA torch, without a GPU  (CUDA_TORCH_VENV=path, or CUDA_ARGS=--download)
 #   make lint | cpp-test | tsan | neon-test | wide-test | third-party | bench-rivals | setup | clean
 
 PYTHON ?= python3
@@ -10,12 +12,14 @@ TORCH_SPEC ?= torch==2.13.0
 CXX ?= g++
 VENV := .venv
 PY := $(VENV)/bin/python
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+ARCHS ?= 75 80 90 120
 # What this machine could not run, the sanitizers need not see.
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
 
-.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test clean check-tools
+.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test cuda-check \
+  cuda-build-check clean check-tools
 
 setup: $(VENV)/built
 
@@ -69,7 +73,8 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(CLANG_FORMAT_FILES)
-	@! grep -rnE '#include *[<"](torch|ATen|c10|pybind11)' csrc --include='*.h' --include='*.cpp' --exclude-dir=bindings \
+	@! grep -rnE '#include *[<"](torch|ATen|c10|pybind11)' csrc --include='*.h' --include='*.cpp' --include='*.cu' \
+	  --exclude-dir=bindings \
 	  || { echo "only csrc/bindings may include torch" >&2; exit 1; }
 
 format: $(VENV)/installed
@@ -97,6 +102,13 @@ wide-test: $(VENV)/installed
 	$(VENV)/bin/cmake -S . -B build/wide -DRNNFAST_WIDE=ON -DRNNFAST_AVX512=OFF -Wno-dev >/dev/null
 	$(VENV)/bin/cmake --build build/wide -j 2
 	$(VENV)/bin/ctest --test-dir build/wide --output-on-failure
+
+# The kernels as nvcc and ptxas see them: warnings, registers, spills; docs/cuda-kernels.md is written anew.
+cuda-check:
+	@$(PYTHON) .ci/cuda_check.py --archs "$(ARCHS)" --table docs/cuda-kernels.md
+
+cuda-build-check:
+	@PYTHON=$(PYTHON) .ci/cuda_build_check.sh $(CUDA_ARGS)
 
 clean:
 	rm -rf build dist $(VENV) rnnfast/_C*.so rnnfast.egg-info

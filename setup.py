@@ -8,6 +8,7 @@ Their architectures: TORCH_CUDA_ARCH_LIST, as for any extension of torch ("9.0",
 import os
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -80,7 +81,10 @@ def extension() -> CppExtension:
         files += sources("cuda", suffix=".cu")
         macros += [("RNNFAST_CUDA", None), ("RNNFAST_CUDA_ARCHITECTURES", f'"{" ".join(architectures())}"')]
         nvcc = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
-        arguments = {"cxx": CXX_FLAGS, "nvcc": nvcc}
+        # torch's headers want those of cuBLAS and others, which its packages bring along and a bare toolkit lacks.
+        nvidia = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/cu*/include"))
+        includes = [*include_paths("cuda"), *map(str, nvidia)]
+        arguments = {"cxx": [*CXX_FLAGS, *(flag for path in includes for flag in ("-isystem", path))], "nvcc": nvcc}
     else:  # csrc/bindings/cuda: what needs torch's CUDA headers
         files = [name for name in files if not name.startswith("csrc/bindings/cuda/")]
         arguments = CXX_FLAGS

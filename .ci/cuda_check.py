@@ -23,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("75", "80", "90", "120")
 FLAGS = ("-std=c++17", "-Icsrc", "--expt-relaxed-constexpr", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v")
-TABLE = "docs/cuda-kernels.md"
 REGISTERS = 65536  # of a multiprocessor, on every architecture here
 WARP, GRANULE = 32, 8  # registers of a thread are given out in eights
 
@@ -270,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--archs", default=" ".join(ARCHITECTURES), help='as "80 90" (default: %(default)s)')
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=ROOT / "build/cuda-check")
-    parser.add_argument("--table", type=Path, help=f"write the table there (make cuda-check: {TABLE})")
+    parser.add_argument("--table", type=Path, help="write the table there, where all architectures are checked")
     parser.add_argument("--ci", action="store_true", help="no nvcc is no failure, but said")
     args = parser.parse_args(arguments)
     nvcc = find_nvcc()
@@ -296,14 +295,15 @@ def main(arguments: list[str] | None = None) -> int:
                 failed = True
                 print(f"{path}, sm_{outcome.architecture}: {kernel.name}: {wrong}")
     text = table(outcomes, compiler)
-    if args.table and not any(outcome.error for outcome in outcomes):
+    whole = not args.files and tuple(architectures) == ARCHITECTURES
+    if args.table and (whole or args.files) and not any(outcome.error for outcome in outcomes):
         args.table.write_text(text)
     slowest = max(outcomes, key=lambda o: o.seconds)
     fresh = [o for o in outcomes if not o.kept]
     print(
         f"{sum(len(o.kernels) for o in outcomes)} kernels of {len(paths)} files for "
         f"{', '.join(f'sm_{a}' for a in architectures)} ({compiler}): {'FAILED' if failed else 'no complaint'}; "
-        f"{len(fresh)} of {len(outcomes)} compilations were due, {time.monotonic() - begin:.0f} s with {args.jobs} jobs "
+        f"{len(fresh)} of {len(outcomes)} compilations due, {time.monotonic() - begin:.0f} s with {args.jobs} jobs "
         f"(slowest: {slowest.path.name}, sm_{slowest.architecture}, {slowest.seconds:.0f} s)"
     )
     return int(failed)

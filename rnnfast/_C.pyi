@@ -27,6 +27,23 @@ def explain_layer(
     training: bool,
     prepacked: bool,
 ) -> dict[str, str | int | float]: ...
+def cuda_architectures() -> list[str]: ...
+def cuda_devices() -> list[str]: ...
+def explain_cuda(
+    device: str | dict[str, int],
+    cell: str,
+    T: int,
+    B: int,
+    I: int,
+    H: int,
+    P: int,
+    directions: int,
+    dtype: str,
+    backward: bool,
+    training: bool,
+    tf32: bool,
+    clip_norm: bool,
+) -> dict[str, Any]: ...
 def direct_layers(mode: str, input: Any, hx: Any, attributes: dict[str, Any]) -> tuple[Tensor, Any] | None: ...
 def direct_cell(mode: str, input: Any, hx: Any, parameters: Mapping[str, Any]) -> Any: ...
 

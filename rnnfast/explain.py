@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What would run for a module and an input, and why nothing faster."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnfast import checks
 from rnnfast.base import RNNBase, own_forward
 from rnnfast.cells import RNNCellBase, check_step
+from rnnfast.explain_cuda import CudaCall, cuda_explanation, cuda_known, why_no_cuda
 from rnnfast.fallback import why_no_kernel
 from rnnfast.inplace import forward_of_torch
 from rnnfast.ops import _C
@@ -57,11 +57,12 @@ def explain(
         module: an rnnfast module or cell, a torch.nn one (accelerated or not), or a frozen snapshot.
         x: an input as `forward` takes it; only its sizes, dtype and device matter.
         hx: accepted for symmetry with `forward`; the plan does not depend on it.
-        device: explain for this device instead of x's: as torch writes it, or as a GPU's architecture ("sm_90"). It
-            need not be there.
+        device: explain for this device instead of x's: as torch writes it, or as a GPU's architecture ("sm_90"),
+            which need not be there: the plan of the CUDA kernels on one card of it (docs/cuda.md), and a prediction.
 
     Raises:
         TypeError: module is none of these (also one of the ops, or of rnnfast.functional), or x is no input.
+        ValueError: device is an architecture that is not known; the message names those that are.
         ValueError, RuntimeError: as `forward` for an input of the wrong rank, size or dtype.
     """
     frozen = getattr(module, "_rnnfast_module", None)  # a snapshot: the module that it was taken of
@@ -86,10 +87,17 @@ def explain(
     if reason is not None:
         return _other_path("unknown", type(source).__name__, f"{reason}: what that calls is not known here")
     data = x.data if isinstance(x, PackedSequence) else x
-    if device is not None:
-        kind = "cuda" if re.fullmatch(r"sm_\d+[a-z]?", str(device)) else torch.device(device).type
-        if kind != "cpu":
-            return _torch_path(label, f"no rnnfast kernels for device {kind}")
+    cuda: str | torch.device | None = cuda_known(device)  # where CUDA kernels would run
+    if cuda is None:
+        target = data.device if device is None else torch.device(device)
+        if target.type == "cuda":
+            missing = why_no_cuda(target)
+            if missing:
+                return _torch_path(label, *missing)
+            cuda = target
+        elif target.type not in ("cpu", "meta"):
+            return _torch_path(label, f"no rnnfast kernels for device {target.type}")
+    if cuda is not None or device is not None:
         data = torch.empty_like(data, device="meta")
     reason = why_no_kernel(data)
     if reason is not None:
@@ -97,17 +105,16 @@ def explain(
     _check(module, source, spec, x, data)
     if 0 in (source.input_size, source.hidden_size):
         return _torch_path(label, "no rnnfast kernels for sizes of 0")
+    if cuda is not None:
+        if frozen is not None:
+            return _torch_path(label, "a frozen snapshot is the CPU's")
+        return Explanation(**cuda_explanation(_cuda_call(source, spec, x), cuda))
     dtype = data.dtype
     if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
 
     steps, batch = _steps_and_batch(source, x)
-    weights = list(source.parameters()) if isinstance(source, nn.Module) else []
-    training = (
-        frozen is None
-        and torch.is_grad_enabled()
-        and (data.requires_grad or any(weight.requires_grad for weight in weights))
-    )
+    training = frozen is None and _needs_grad(source, x.data if isinstance(x, PackedSequence) else x)
     hidden = source.hidden_size
     layers = int(getattr(source, "num_layers", 1))
     plan = _C.explain_layer(
@@ -205,10 +212,35 @@ def _steps_and_batch(module: Any, x: Tensor | PackedSequence) -> tuple[int, int]
     return (x.shape[1], x.shape[0]) if module.batch_first else (x.shape[0], x.shape[1])
 
 
-def _torch_path(label: str, reason: str) -> Explanation:
-    return _other_path("torch", f"torch's own {label}", reason)
+def _needs_grad(source: Any, data: Tensor) -> bool:
+    """Whether a call would keep what a backward pass needs."""
+    weights = list(source.parameters()) if isinstance(source, nn.Module) else []
+    return torch.is_grad_enabled() and (data.requires_grad or any(weight.requires_grad for weight in weights))
 
 
-def _other_path(path: str, kernel: str, reason: str) -> Explanation:
+def _cuda_call(source: Any, spec: CellSpec, x: Tensor | PackedSequence) -> CudaCall:
+    data = x.data if isinstance(x, PackedSequence) else x
+    steps, batch = _steps_and_batch(source, x)
+    limit = getattr(source, "bptt_clip", None)
+    return CudaCall(
+        spec,
+        steps,
+        batch,
+        source.input_size,
+        source.hidden_size,
+        getattr(source, "proj_size", 0) or source.hidden_size,
+        2 if getattr(source, "bidirectional", False) else 1,
+        int(getattr(source, "num_layers", 1)),
+        data.dtype,
+        _needs_grad(source, data),
+        limit is not None and limit[0] == "norm",
+    )
+
+
+def _torch_path(label: str, *reasons: str) -> Explanation:
+    return _other_path("torch", f"torch's own {label}", *reasons)
+
+
+def _other_path(path: str, kernel: str, *reasons: str) -> Explanation:
     unknown = "torch's choice" if path == "torch" else "unknown"
-    return Explanation(path, kernel, unknown, unknown, torch.get_num_threads(), [reason])
+    return Explanation(path, kernel, unknown, unknown, torch.get_num_threads(), list(reasons))

@@ -67,6 +67,7 @@ def info_text() -> str:
     facts = machine_facts()
     caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items()) or "unknown"
     cuda = f"torch sees {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no device that torch can use"
+    built = ", ".join(_C.cuda_architectures())
     lines = {
         "rnnfast": f"{facts['rnnfast']} (compiled core {_C.version()})",
         "torch": facts["torch"],
@@ -75,7 +76,7 @@ def info_text() -> str:
         "instructions": f"{facts['isa']} in use; available {', '.join(facts['isas_available'])}; "
         f"built {', '.join(_C.isas_built())}",
         "threads": f"{facts['threads']} (torch.set_num_threads, OMP_NUM_THREADS)",
-        "CUDA": f"kernels not built; {cuda}",
+        "CUDA": f"kernels {f'built for {built}' if built else 'not built'}; {cuda}",
     }
     text = "\n".join(f"{name + ':':14}{value}" for name, value in lines.items())
     notes = []
@@ -83,5 +84,9 @@ def info_text() -> str:
         missing = missing_packages(extra)
         if missing:
             notes.append(f"for `rnnfast {extra}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)")
-    notes.append("CUDA kernels: not part of this version; CUDA tensors run torch's own LSTM, with a warning")
+    if not built:
+        notes.append(
+            "CUDA kernels: build from source with a CUDA torch and nvcc (docs/cuda.md); until then CUDA tensors "
+            "run torch's own layers, with a warning"
+        )
     return text + "\n" + "\n".join(f"{'for more:':14}{note}" for note in notes)

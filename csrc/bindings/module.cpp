@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 
 #include "bindings/direct.h"
+#include "bindings/explain_cuda.h"
 #include "bindings/frozen.h"
 #include "bindings/limits.h"
 #include "bindings/machine.h"
@@ -126,4 +127,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("bytes", &FrozenStack::bytes);
   define_stream(m);
   define_direct(m);
+  define_explain_cuda(m);
 }

@@ -56,11 +56,13 @@ CudaCost scan_cost(const CudaShape& s, const CudaDevice& d, const ScanWork& w) {
   cost.barrier = (kBarrierTrips * d.l2_latency_ns + kIncrementNs * w.blocks) / 1e3;
   const double read = w.blocks * state_bytes(s);
   cost.exchange = d.l2_latency_ns / 1e3 + std::max(read / (d.l2_gbs * 1e3), state_bytes(s) / (kL2Bytes * clocks));
-  const double products = passes * w.columns * double(w.rows) * double(w.depth);
+  const double tiles = double(ceil_div(s.B, w.tile));
+  const double products = tiles * w.tile * double(w.rows) * double(w.depth);
   const double multiply = products / fma_rate(s, d, w.product);
-  const double weights = passes * double(w.shared_weight_bytes) / kSharedBytes;
+  const double weights = tiles * double(w.shared_weight_bytes) / kSharedBytes;
   cost.product = (std::max(multiply, weights) + passes * kPassClocks) / clocks;
-  const double pairs = double(ceil_div(s.B * w.units, kScanThreads));
+  // A thread has one unit, and of each pass's samples every (threads / units)-th.
+  const double pairs = passes * double(ceil_div(std::min<int64_t>(s.B, w.columns), kScanThreads / w.units));
   cost.pointwise = pairs * (s.backward ? kBackwardClocks : kForwardClocks) / clocks +
                    w.directions * double(s.B) * double(s.H) * unit_bytes(s) / (d.bandwidth_gbs * 1e3);
   return cost;

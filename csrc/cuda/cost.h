@@ -12,7 +12,8 @@ struct ScanWork {
   CudaProduct product = CudaProduct::kFma;
   int64_t rows = 0, depth = 0;  // of a block's slice, rows padded as the kernel pads them
   int columns = 0, units = 0, blocks = 0, directions = 1;
-  int64_t shared_weight_bytes = 0;  // of the slice: what is read from shared memory for every pass
+  int tile = 1;                     // samples that one reading of the weights serves
+  int64_t shared_weight_bytes = 0;  // of the slice: what is read from shared memory for every tile
 };
 
 CudaCost scan_cost(const CudaShape& shape, const CudaDevice& device, const ScanWork& work);

@@ -14,13 +14,17 @@ namespace {
 constexpr int kRegistersOfThread = 255;
 // Tensor cores multiply eight samples at once; fewer leave them half idle, and plain multiply-adds round nothing.
 constexpr int64_t kTensorBatch = 8;
-constexpr int kFmaColumns[] = {1, 2, 4, 8}, kMmaColumns[] = {8, 16, 32};
+constexpr int kMaxColumns = 256;  // samples of a pass
 
 template <class... Values>
 std::string text(const char* format, Values... values) {
   char buffer[256];
   std::snprintf(buffer, sizeof buffer, format, values...);
   return buffer;
+}
+
+std::string duration(double microseconds) {
+  return microseconds < 1000 ? text("%.3g us", microseconds) : text("%.3g ms", microseconds / 1000);
 }
 
 struct Planner {
@@ -32,38 +36,31 @@ struct Planner {
   int rows(int units) const { return shape.backward ? units : cell.gates * units; }
   int64_t depth() const { return shape.backward ? cell.gates * shape.H : shape.H; }
   ScanMemory memory(CudaProduct product, int units, int columns) const {
-    return scan_memory(product, shape.backward, cell.gates, units, shape.H, shape.B, columns, value);
+    return scan_memory(product, shape.backward, cell.gates, units, shape.H, columns, value);
   }
 
   // Whether the kernels have code for so many units a block.
   bool compiled(CudaProduct product, int units) const {
-    return product == CudaProduct::kFma ? rows(units) <= fma::kMaxRows
-                                        : mma::row_tiles(rows(units), shape.backward) > 0;
+    return scan_fits(product, shape.backward, cell.gates, units);
   }
-  bool has_columns(CudaProduct product, int columns) const {
-    if (product == CudaProduct::kMma) return true;
-    return fma::tile_columns(columns, value) == columns;
-  }
-
   // Blocks that must be resident at once, one a multiprocessor.
   bool resident(int units, int directions) const {
     return ceil_div(shape.H, units) * directions <= device.processors;
   }
 
   ScanWork work(CudaProduct product, int units, int columns, int directions) const {
-    const int64_t beyond = product == CudaProduct::kFma
-                               ? fma::weight_bytes(rows(units), depth(), columns, value)
-                               : mma::weight_bytes(rows(units), depth(), shape.backward, value);
+    const bool fma = product == CudaProduct::kFma;
     ScanWork w;
     w.product = product;
-    w.rows = product == CudaProduct::kFma ? fma::row_lanes(rows(units)) * fma::kRows
-                                          : mma::row_tiles(rows(units), shape.backward) * mma::kTileRows;
+    w.rows = fma ? fma_slice::row_lanes(rows(units)) * fma_slice::kRows
+                 : mma_slice::row_tiles(rows(units), shape.backward) * mma_slice::kTileRows;
+    w.tile = fma ? fma_slice::tile_columns(columns, value) : mma_slice::kTileColumns;
+    w.shared_weight_bytes = memory(product, units, columns).partial;
     w.depth = depth();
     w.columns = columns;
     w.units = units;
     w.blocks = int(ceil_div(shape.H, units)) * directions;
     w.directions = directions;
-    w.shared_weight_bytes = beyond;
     return w;
   }
 
@@ -104,38 +101,39 @@ void search(const Planner& p, CudaProduct product, int directions, Found& best) 
   const int least = int(std::max<int64_t>(1, ceil_div(s.H * directions, p.device.processors)));
   for (int units = least; units <= s.H && p.compiled(product, units); ++units) {
     if (!p.resident(units, directions)) continue;
-    bool hopeful = false;
-    const int* const columns = product == CudaProduct::kFma ? kFmaColumns : kMmaColumns;
-    const size_t count = product == CudaProduct::kFma ? std::size(kFmaColumns) : std::size(kMmaColumns);
-    for (size_t i = 0; i < count; ++i) {
-      const int n = columns[i];
-      if (!p.has_columns(product, n)) continue;
-      const ScanWork work = p.work(product, units, n, directions);
-      const CudaCost cost = scan_cost(s, p.device, work);
-      const double fixed = launches * scan_fixed_cost(s, p.device, work);
-      const double total = fixed + double(s.T) * launches * cost.total();
-      // More units a block only make its product longer.
-      hopeful |= !best.any || fixed + double(s.T) * launches * (cost.product + cost.pointwise) < best.total;
-      const int64_t bytes = p.memory(product, units, n).bytes;
-      if (bytes <= p.device.shared_block && (!best.any || total < best.total)) {
-        best.any = true;
-        best.total = total;
-        CudaPlan& plan = best.plan;
-        plan.path = CudaPath::kPersistent;
-        plan.product = product;
-        plan.units = units;
-        plan.blocks = int(ceil_div(s.H, units));
-        plan.directions = directions;
-        plan.threads = kScanThreads;
-        plan.columns = n;
-        plan.shared_bytes = int(bytes);
-        plan.cost = cost;
-        plan.microseconds = launches * cost.total();
-        plan.fixed_microseconds = fixed;
-        scan_traffic(s, work, plan.flops, plan.bytes);
-      }
-      if (n >= s.B) break;
+    // As few passes as shared memory allows.
+    int columns = product == CudaProduct::kFma ? 1 : mma_slice::kTileColumns;
+    int64_t bytes = p.memory(product, units, columns).bytes;
+    const bool fits = bytes <= p.device.shared_block;
+    while (columns < s.B && columns < kMaxColumns) {
+      const int64_t more = p.memory(product, units, 2 * columns).bytes;
+      if (more > p.device.shared_block) break;
+      columns *= 2;
+      bytes = more;
     }
+    const ScanWork work = p.work(product, units, columns, directions);
+    const CudaCost cost = scan_cost(s, p.device, work);
+    const double fixed = launches * scan_fixed_cost(s, p.device, work), steps = double(s.T) * launches;
+    const double total = fixed + steps * cost.total();
+    if (fits && (!best.any || total < best.total)) {
+      best.any = true;
+      best.total = total;
+      CudaPlan& plan = best.plan;
+      plan.path = CudaPath::kPersistent;
+      plan.product = product;
+      plan.units = units;
+      plan.blocks = int(ceil_div(s.H, units));
+      plan.directions = directions;
+      plan.threads = kScanThreads;
+      plan.columns = columns;
+      plan.shared_bytes = int(bytes);
+      plan.cost = cost;
+      plan.microseconds = launches * cost.total();
+      plan.fixed_microseconds = fixed;
+      scan_traffic(s, work, plan.flops, plan.bytes);
+    }
+    // More units a block only make its product longer.
+    const bool hopeful = !best.any || fixed + steps * (cost.product + cost.pointwise) < best.total;
     if (!hopeful) break;
   }
 }
@@ -146,16 +144,14 @@ std::string why_nothing_fits(const Planner& p, int directions) {
   const int64_t units = std::max<int64_t>(1, ceil_div(s.H * directions, p.device.processors));
   const std::string slice = text("on %d multiprocessors a block would own %lld of %lld units", p.device.processors,
                                  static_cast<long long>(units), static_cast<long long>(directions * s.H));
-  const int most = fma::kMaxRows / p.rows(1);
-  if (units > most) return slice + text(", and the kernels have code for %d", most);
-  int64_t least = INT64_MAX;
-  for (const int n : kFmaColumns)
-    if (p.has_columns(CudaProduct::kFma, n)) {
-      least = std::min(least, p.memory(CudaProduct::kFma, int(units), n).bytes);
-      if (n >= s.B) break;
-    }
+  if (units > kScanThreads || !p.compiled(CudaProduct::kFma, int(units))) {
+    int most = 1;
+    while (p.compiled(CudaProduct::kFma, most + 1)) ++most;
+    return slice + text(", and the kernels have code for %d", most);
+  }
+  int64_t least = p.memory(CudaProduct::kFma, int(units), 1).bytes;
   if (!p.no_tensor_cores() && p.compiled(CudaProduct::kMma, int(units)))
-    least = std::min(least, p.memory(CudaProduct::kMma, int(units), kMmaColumns[0]).bytes);
+    least = std::min(least, p.memory(CudaProduct::kMma, int(units), mma_slice::kTileColumns).bytes);
   return slice + text(", which needs %lld KB of shared memory with a batch of %lld in %s; there are %d KB",
                       static_cast<long long>(ceil_div(least, 1024)), static_cast<long long>(s.B),
                       to_string(s.dtype), p.device.shared_block / 1024);
@@ -204,15 +200,14 @@ CudaPlan plan_cuda(const CudaShape& shape, const CudaDevice& device, bool explai
   } else if (!persistent && shape.choice == CudaChoice::kStep) {
     reasons.emplace_back("the step path was asked for");
   } else if (!persistent) {
-    reasons.push_back(
-        text("the persistent path fits, but is predicted to take %.3g us a call, the step path %.3g us",
-             found.total, step_total));
+    reasons.push_back("the persistent path fits, but is predicted to take " + duration(found.total) +
+                      " a call, the step path " + duration(step_total));
   } else {
     if (shape.directions == 2 && !paired.any) {
       reasons.push_back("one direction after the other: for both at once, " + why_nothing_fits(p, 2));
     } else if (shape.directions == 2 && !together) {
-      reasons.push_back(text("one direction after the other: predicted %.3g us a call, both at once %.3g us",
-                             best.total, paired.total));
+      reasons.push_back("one direction after the other: predicted " + duration(best.total) +
+                        " a call, both at once " + duration(paired.total));
     }
     if (plan.product == CudaProduct::kFma)
       reasons.push_back(std::string("no tensor cores: ") +

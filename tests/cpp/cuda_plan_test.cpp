@@ -59,7 +59,7 @@ void every_case(F f) {
 
 // What a kernel needs of a persistent plan; empty where it is all there.
 const char* what_is_wrong(const CudaShape& s, const CudaDevice& d, const CudaPlan& p) {
-  const int gates = cell_info(s.cell).gates, rows = s.backward ? p.units : gates * p.units;
+  const int gates = cell_info(s.cell).gates;
   if (p.units < 1 || int64_t(p.blocks) * p.units < s.H || int64_t(p.blocks - 1) * p.units >= s.H)
     return "the parts do not make the whole";
   if (p.directions < 1 || s.directions % p.directions != 0) return "directions";
@@ -67,15 +67,12 @@ const char* what_is_wrong(const CudaShape& s, const CudaDevice& d, const CudaPla
   if (p.threads != kScanThreads || p.threads > d.threads || p.threads * 255 > d.registers)
     return "threads, registers";
   const ScanMemory memory =
-      scan_memory(p.product, s.backward, gates, p.units, s.H, s.B, p.columns, value_bytes(s.dtype));
+      scan_memory(p.product, s.backward, gates, p.units, s.H, p.columns, value_bytes(s.dtype));
   if (p.shared_bytes != memory.bytes) return "shared memory is not what the kernel lays out";
   if (p.shared_bytes > d.shared_block || p.shared_bytes > d.shared_processor) return "too much shared memory";
-  if (p.product == CudaProduct::kFma) {
-    if (rows > fma::kMaxRows) return "rows";
-    if (fma::tile_columns(p.columns, value_bytes(s.dtype)) != p.columns) return "no such tile of columns";
-  } else {
-    if (mma::row_tiles(rows, s.backward) == 0) return "rows";
-    if (p.columns % mma::kTileColumns != 0) return "columns";
+  if (!scan_fits(p.product, s.backward, gates, p.units) || p.columns < 1) return "no such kernel";
+  if (p.product == CudaProduct::kMma) {
+    if (p.columns % mma_slice::kTileColumns != 0) return "columns";
     if (s.dtype == CudaDtype::kDouble || (s.dtype == CudaDtype::kFloat && !s.tf32))
       return "rounded by tensor cores";
     if (s.dtype != CudaDtype::kHalf && d.architecture < 80) return "no such tensor-core instruction";
@@ -188,8 +185,6 @@ TEST(cuda_refusals_say_why) {
   const CudaPlan many = plan_cuda(shape(100, 1, 8192), device("sm_90"));
   CHECK(mentions(many, "a block would own 63 of 8192 units, and the kernels have code for 32"), "%s",
         many.reasons.empty() ? "" : many.reasons[0].c_str());
-  const CudaPlan batch = plan_cuda(shape(100, 60000, 256), device("sm_90"));
-  CHECK(mentions(batch, "a batch of 60000"), "%s", batch.reasons.empty() ? "" : batch.reasons[0].c_str());
   CudaDevice small = device("sm_90");
   small.registers = 32768;
   CHECK(mentions(plan_cuda(s, small), "32768 registers"), "registers");

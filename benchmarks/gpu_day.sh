@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The day of a GPU: builds for the device here, runs the kernel tests on it, compute-sanitizer on a few calls, and
+# every path against torch.nn (cuDNN). One command, under nine minutes, no network; torch with CUDA, nvcc, ninja and
+# pytest are there.
+#
+#   benchmarks/gpu_day.sh [--out DIR] [--minutes N] [--rehearse]
+#
+# DIR (default: benchmarks/results/local/gpu-day) gets summary.txt, gpu.json (the benchmark), and a log of each part.
+# Each part has its time; one that does not finish in it is stopped and reported, and the next begins.
+# --rehearse: the same on a machine without a GPU: the extension as it stands, the tests on the emulator, the
+# benchmark's program on the CPU with tiny shapes. PYTHON: the interpreter (default: .venv/bin/python, else python3).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=benchmarks/results/local/gpu-day minutes=8.5 rehearse=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out) out=${2:?--out needs a folder}; shift ;;
+    --minutes) minutes=${2:?--minutes needs a number}; shift ;;
+    --rehearse) rehearse=1 ;;
+    *) echo "gpu_day: expected --out DIR, --minutes N or --rehearse, got '$1'" >&2; exit 2 ;;
+  esac
+  shift
+done
+[[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || { echo "gpu_day: --minutes: expected a number, got '$minutes'" >&2; exit 2; }
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
+total=$(awk "BEGIN { print int(60 * $minutes) }")
+mkdir -p "$out"
+rm -f "$out"/*.log "$out/gpu.json"
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+failed=0
+
+say() { echo "$1" | tee -a "$out/summary.txt"; }
+left() { echo $((total - SECONDS)); }
+
+# part NAME SECONDS COMMAND...: within its own time and what is left of the whole; 0 where it succeeded.
+part() {
+  local name=$1 limit=$2 code=0 begin=$SECONDS
+  shift 2
+  [ "$limit" -le "$(left)" ] || limit=$(left)
+  if [ "$limit" -lt 5 ]; then
+    say "$name: NOT RUN, no time left"
+    return 1
+  fi
+  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+  local took=$((SECONDS - begin)) last
+  last=$(grep -v '^ *$' "$out/$name.log" | tail -n 1 | cut -c 1-200)
+  case $code in
+    0) say "$name: done in $took s: $last" ;;
+    124 | 137) say "$name: UNFINISHED, stopped after $took s: $last" ;;
+    *) say "$name: FAILED ($code) after $took s: $last"; failed=1 ;;
+  esac
+  return $code
+}
+
+: >"$out/summary.txt"
+say "gpu day, at most $total s$([ -n "$rehearse" ] && echo ', a rehearsal without a GPU')"
+if [ -z "$rehearse" ]; then
+  "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null ||
+    { say "NOT RUN: torch sees no CUDA device (--rehearse needs none)"; exit 2; }
+  nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.sm,temperature.gpu --format=csv,noheader 2>&1 |
+    tee "$out/device.log"
+  part build 270 env RNNFAST_CUDA=1 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
+    { say "nothing can be measured without the extension: $out/build.log"; exit 1; }
+fi
+part info 30 "$python" -m rnnfast info
+
+# Their tests of one device at a time: the emulator's on the host, the same ones on the GPU.
+where=$([ -n "$rehearse" ] && echo emulated || echo cuda)
+part tests 120 "$python" -m pytest tests -q --no-header -p no:cacheprovider -m "not full and not slow" \
+  -k "$where and not check" --maxfail=20
+
+sanitizer=$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
+if [ -n "$rehearse" ]; then
+  part smoke 60 "$python" -m benchmarks.gpu --smoke --rehearse --seconds 20
+elif [ -z "$sanitizer" ]; then
+  say "sanitizer: NOT RUN, no compute-sanitizer"
+  part smoke 60 "$python" -m benchmarks.gpu --smoke --seconds 30
+else
+  for tool in memcheck racecheck; do
+    part "$tool" 35 "$sanitizer" --tool $tool --error-exitcode 7 "$python" -m benchmarks.gpu --smoke --seconds 25
+  done
+fi
+
+rest=$(($(left) - 10))
+[ -z "$rehearse" ] || [ "$rest" -lt 40 ] || rest=40
+part benchmark $((rest + 8)) "$python" -m benchmarks.gpu --seconds "$rest" --out "$out/gpu.json" \
+  ${rehearse:+--rehearse}
+cat "$out/benchmark.log" 2>/dev/null
+echo
+cat "$out/summary.txt"
+exit $failed
