@@ -163,4 +163,4 @@ def _cost(call: CudaCall, plans: list[dict[str, Any]]) -> str:
             text += f"; step path {plan['other_microseconds']:.3g}"
         parts.append(f"{name} {text})")
     total = call.layers * sum(plan["fixed_microseconds"] + call.T * plan["microseconds"] for plan in plans)
-    return f"a prediction, not a measurement, of the recurrence alone: {'; '.join(parts)}; {total:.3g} us a call"
+    return f"a prediction, not a measurement, of the recurrence alone: {'; '.join(parts)}; {total:.0f} us a call"

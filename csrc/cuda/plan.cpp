@@ -23,6 +23,10 @@ std::string text(const char* format, Values... values) {
   return buffer;
 }
 
+std::string duration(double microseconds) {
+  return microseconds < 1000 ? text("%.3g us", microseconds) : text("%.3g ms", microseconds / 1000);
+}
+
 struct Planner {
   const CudaShape& shape;
   const CudaDevice& device;
@@ -196,15 +200,14 @@ CudaPlan plan_cuda(const CudaShape& shape, const CudaDevice& device, bool explai
   } else if (!persistent && shape.choice == CudaChoice::kStep) {
     reasons.emplace_back("the step path was asked for");
   } else if (!persistent) {
-    reasons.push_back(
-        text("the persistent path fits, but is predicted to take %.3g us a call, the step path %.3g us",
-             found.total, step_total));
+    reasons.push_back("the persistent path fits, but is predicted to take " + duration(found.total) +
+                      " a call, the step path " + duration(step_total));
   } else {
     if (shape.directions == 2 && !paired.any) {
       reasons.push_back("one direction after the other: for both at once, " + why_nothing_fits(p, 2));
     } else if (shape.directions == 2 && !together) {
-      reasons.push_back(text("one direction after the other: predicted %.3g us a call, both at once %.3g us",
-                             best.total, paired.total));
+      reasons.push_back("one direction after the other: predicted " + duration(best.total) +
+                        " a call, both at once " + duration(paired.total));
     }
     if (plan.product == CudaProduct::kFma)
       reasons.push_back(std::string("no tensor cores: ") +

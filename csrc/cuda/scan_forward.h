@@ -34,7 +34,14 @@ struct ForwardSlice {
     const int g = m / units, unit = block_index() * units + m % units;
     return g < gates && unit < H ? w_hh + (static_cast<int64_t>(g) * H + unit) * H : nullptr;
   }
-  RNNFAST_DEVICE S value(const S* row, int k) const { return row && k < H ? row[k] : narrow<S>(Compute<S>(0)); }
+  // Values k, k + 1, ... of a row, k a multiple of N.
+  template <int N>
+  RNNFAST_DEVICE Pack<S, N> load(const S* row, int k) const {
+    Pack<S, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; ++i) pack.value[i] = row && k + i < H ? row[k + i] : narrow<S>(Compute<S>(0));
+    return pack;
+  }
 };
 
 template <class Cell, class S, class Product>

@@ -13,6 +13,7 @@
 #include "../problem.h"
 #undef RNNFAST_NAMESPACE
 #include "cuda/layer.h"
+#include "emulator/gemm.h"
 
 namespace RNNFAST_NAMESPACE {
 
@@ -63,46 +64,6 @@ void round_values(Problem& p) {
   for (Doubles* v : {&p.x, &p.h0, &p.c0, &p.grad_y, &p.grad_h, &p.grad_c}) round(*v);
   for (auto& direction : p.w)
     for (Doubles& v : direction) round(v);
-}
-
-template <class S, class C>
-void multiply_plainly(const GemmCall& call) {
-  const S *a = static_cast<const S*>(call.a), *b = static_cast<const S*>(call.b);
-  for (int64_t m = 0; m < call.M; ++m)
-    for (int64_t n = 0; n < call.N; ++n) {
-      C& c = static_cast<C*>(call.c)[m * call.ldc + n];
-      Compute<S> sum = call.accumulate ? widen(c) : 0;
-      for (int64_t k = 0; k < call.K; ++k)
-        sum += widen(a[call.transpose_a ? k * call.lda + m : m * call.lda + k]) *
-               widen(b[call.transpose_b ? n * call.ldb + k : k * call.ldb + n]);
-      c = narrow<C>(sum);
-    }
-}
-
-// The products that a library makes on a device.
-inline Gemm plain_gemm() {
-  const auto run = [](void*, const GemmCall& call, Stream) -> Status {
-    const int64_t a = call.transpose_a ? call.M : call.K, b = call.transpose_b ? call.K : call.N;
-    if (call.lda < a || call.ldb < b || call.ldc < call.N) return {"product", "rows overlap"};
-    const bool widens = call.in != call.out;
-    if (widens && call.out != Dtype::kFloat) return {"product", "types"};
-    switch (call.in) {
-      case Dtype::kFloat:
-        multiply_plainly<float, float>(call);
-        break;
-      case Dtype::kDouble:
-        multiply_plainly<double, double>(call);
-        break;
-      case Dtype::kHalf:
-        widens ? multiply_plainly<Half, float>(call) : multiply_plainly<Half, Half>(call);
-        break;
-      case Dtype::kBFloat16:
-        widens ? multiply_plainly<BFloat16, float>(call) : multiply_plainly<BFloat16, BFloat16>(call);
-        break;
-    }
-    return {};
-  };
-  return {nullptr, run};
 }
 
 // Device memory of exact size, so that AddressSanitizer sees what is beyond; every byte begins as that of a NaN.
@@ -228,7 +189,7 @@ class LayerCase {
     args.saved = saved_.data(), args.cells = cells_.data();
     args.training = ask_.training;
     const Workspace space(forward_workspace_bytes(p_.kind, args, plan));
-    return succeeded(layer_forward(p_.kind, args, plan, space.get(), plain_gemm(), Stream{}));
+    return succeeded(layer_forward(p_.kind, args, plan, space.get(), host_gemm(), Stream{}));
   }
 
   bool run_backward(const CudaPlan& plan) {
@@ -255,7 +216,7 @@ class LayerCase {
       args.grad_w_hr[d] = asked(ask_.want_weights && p_.projection(), w[4], p_.w[d][4].size());
     }
     const Workspace space(backward_workspace_bytes(p_.kind, args, plan));
-    return succeeded(layer_backward(p_.kind, args, plan, space.get(), plain_gemm(), Stream{}));
+    return succeeded(layer_backward(p_.kind, args, plan, space.get(), host_gemm(), Stream{}));
   }
 
   std::string describe() const {

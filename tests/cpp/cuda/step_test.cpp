@@ -109,11 +109,11 @@ TEST(layer_without_samples) {
   args.in.sequence.T = 2;
   args.in.I = 2, args.in.H = args.in.P = 3;
   args.grad_w_ih[0] = w_ih, args.grad_w_hh[0] = w_hh, args.grad_b_hh[0] = b;
-  CHECK(layer_backward(CellKind::lstm, args, kStepPlan, nullptr, plain_gemm(), Stream{}), "failed");
+  CHECK(layer_backward(CellKind::lstm, args, kStepPlan, nullptr, host_gemm(), Stream{}), "failed");
   CHECK(w_ih[0] == 0 && w_hh[0] == 0 && b[0] == 0 && b[11] == 0, "gradients of no samples are zero");
   CudaForward<float> forward;
   forward.in = args.in;
-  CHECK(layer_forward(CellKind::lstm, forward, kStepPlan, nullptr, plain_gemm(), Stream{}), "failed");
+  CHECK(layer_forward(CellKind::lstm, forward, kStepPlan, nullptr, host_gemm(), Stream{}), "failed");
 }
 
 TEST(layer_errors) {
@@ -125,7 +125,7 @@ TEST(layer_errors) {
     CudaPlan plan;
     CellKind kind = CellKind::gru;
     change(args, plan, kind);
-    const Status status = layer_backward(kind, args, plan, nullptr, plain_gemm(), Stream{});
+    const Status status = layer_backward(kind, args, plan, nullptr, host_gemm(), Stream{});
     CHECK(!status && std::string(status.text).find(words) != std::string::npos, "expected %s; got %s", words,
           status ? "success" : status.text);
   };
