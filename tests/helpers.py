@@ -30,15 +30,21 @@ def _first_bad(bad: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(bad)[0])
 
 
-def assert_within_bound(name: str, ours: Tensor, torchs: list[Tensor], reference: np.ndarray, where: str) -> None:
-    """max|ours - ref| <= 2 max|torch - ref| + 8 eps max|ref|, with ref in float64 (docs/architecture.md, "Numbers")."""
+def assert_within_bound(
+    name: str, ours: Tensor, torchs: list[Tensor], reference: np.ndarray, where: str, eps: float | None = None
+) -> None:
+    """max|ours - ref| <= 2 max|torch - ref| + 8 eps max|ref|, with ref in float64 (docs/architecture.md, "Numbers").
+
+    eps: of the numbers that are multiplied, by default the dtype's.
+    """
     assert tuple(ours.shape) == reference.shape, f"{where}: {name}: shape {tuple(ours.shape)}, not {reference.shape}"
     if reference.size == 0:
         return
     got = ours.detach().double().numpy()
     error = np.abs(got - reference)
     torch_error = max(np.abs(t.detach().double().numpy() - reference).max() for t in torchs)
-    bound = 2 * torch_error + 8 * torch.finfo(ours.dtype).eps * np.abs(reference).max()
+    eps = torch.finfo(ours.dtype).eps if eps is None else eps
+    bound = 2 * torch_error + 8 * eps * np.abs(reference).max()
     bad = ~(error <= bound)  # also catches NaN
     if bad.any():
         at = _first_bad(bad)

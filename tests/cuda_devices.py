@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the CUDA kernels' tests run: on the emulator always, on a GPU where there is one and the kernels are built."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rnnfast import _emulator
+from rnnfast.ops import CUDA_BUILT, LAYERS
+from tests.cases import HALF, Case
+from tests.problem import Problem, Results
+
+DEVICES = ("emulated", "cuda") if CUDA_BUILT and torch.cuda.is_available() else ("emulated",)
+TF32_EPS = 2.0**-10
+NAMES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a layer."""
+
+    path: str  # step or persistent
+    architecture: str = "sm_80"  # that the emulator pretends to be
+    tf32: bool = False
+    seed: int = 0  # of the order in which the emulator's threads run
+
+    def __str__(self) -> str:
+        return f"{self.path}-{self.architecture}{'-tf32' if self.tf32 else ''}"
+
+
+def engines(case: Case) -> list[Engine]:
+    """Those that can run a case: the persistent path knows no projection, tensor cores multiply no doubles, those of
+    sm_75 half precision only."""
+    found = [Engine("step")]
+    if case.proj == 0:
+        found.append(Engine("persistent"))
+        if case.dtype == "float32":
+            found.append(Engine("persistent", tf32=True))
+        if case.dtype == "float16":
+            found.append(Engine("persistent", "sm_75"))
+    return found
+
+
+def to_array(t: Tensor | None) -> np.ndarray | None:
+    """With contiguous rows; 16-bit values as uint16, as _emulator has them."""
+    if t is None:
+        return None
+    t = t.detach()
+    t = t if t.dim() == 3 and t.stride(-1) == 1 else t.contiguous()
+    return t.view(torch.int16).numpy().view(np.uint16) if t.element_size() == 2 else t.numpy()
+
+
+def to_tensor(a: np.ndarray, dtype: torch.dtype) -> Tensor:
+    t = torch.from_numpy(a.view(np.int16) if a.dtype == np.uint16 else a)
+    return t.view(dtype) if t.element_size() == 2 else t
+
+
+class EmulatedLayer(torch.autograd.Function):
+    """A layer on the emulator, with the autograd of the op: what Problem.run differentiates."""
+
+    @staticmethod
+    def forward(ctx, p: Problem, engine: Engine, plans: list[dict], x, h0, c0, *weights):
+        case = p.case
+        _emulator.set_device(engine.architecture)
+        _emulator.set_seed(engine.seed)
+        options = {"dtype": case.dtype, "path": engine.path, "tf32": engine.tf32}
+        inputs = (case.cell, to_array(x), to_array(h0), to_array(c0), [to_array(w) for w in weights])
+        sizes = p.batch_sizes if case.packed else None
+        flags = (sizes, case.bias, case.bidirectional)
+        out = _emulator.layer_forward(*inputs, *flags, True, **options)
+        inference = _emulator.layer_forward(*inputs, *flags, False, **options)
+        for name in ("y", "h_n", "c_n"):
+            assert np.array_equal(out[name], inference[name]), f"{p.where}: {engine}: {name} of inference differs"
+        plans.append(out["plan"])
+        ctx.call = (p, engine, plans, inputs, flags, out, options)
+        return tuple(to_tensor(out[name], x.dtype) for name in ("y", "h_n", "c_n"))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        p, _, plans, inputs, flags, out, options = ctx.call
+        mask = list(ctx.needs_input_grad[3:])
+        grads = [to_array(g) if p.weighed(name) else None for name, g in zip(("y", "h_n", "c_n"), grads, strict=True)]
+        back = _emulator.layer_backward(*grads, *inputs, *flags, out["y"], out["saved"], out["cells"], mask, **options)
+        plans.append(back["plan"])
+        found = [back["grad_x"], back["grad_h0"], back["grad_c0"], *back["grad_weights"]]
+        dtype = p.x.dtype
+        return (None, None, None, *(None if g is None else to_tensor(g, dtype) for g in found))
+
+
+def run_on(device: str, p: Problem, engine: Engine) -> tuple[Results, list[dict]]:
+    """Outputs and gradients of a problem, and the plans (on the emulator)."""
+    plans: list[dict] = []
+    if device == "emulated":
+
+        def layer(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
+            return EmulatedLayer.apply(p, engine, plans, x, h0, c0, *weights)
+
+        return p.run(layer), plans
+
+    def on_gpu(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
+        case = p.case
+        states = [None if s is None else s.cuda() for s in (h0, c0)]
+        out = LAYERS[case.cell](
+            x.cuda(), *states, [w.cuda() for w in weights], p.sizes, case.bias, case.bidirectional, False
+        )
+        return [t.cpu() for t in out[:3]]
+
+    before = torch.backends.cudnn.rnn.fp32_precision
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RNNFAST_CUDA_PATH", engine.path)
+        torch.backends.cudnn.rnn.fp32_precision = "tf32" if engine.tf32 else "ieee"
+        try:
+            return p.run(on_gpu), plans
+        finally:
+            torch.backends.cudnn.rnn.fp32_precision = before
+
+
+def eps_of(p: Problem, engine: Engine) -> float:
+    """Of the numbers that are multiplied."""
+    return TF32_EPS if engine.tf32 and p.case.dtype not in HALF else torch.finfo(p.x.dtype).eps

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA kernels against the NumPy float64 reference, on the emulator and, where there is one, on a GPU: every path,
+cell, dtype and option, the bound of the CPU's. The emulator checks races and bounds on the way."""
+
+import itertools
+
+import pytest
+import torch
+
+from rnnfast import _C
+from tests.cases import CELLS, CUDA_PAIRWISE, HALF, Case
+from tests.cuda_devices import DEVICES, Engine, engines, eps_of, run_on
+from tests.helpers import assert_within_bound
+from tests.problem import problem
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+def check(device: str, case: Case, engine: Engine) -> None:
+    p = problem(case)
+    got, plans = run_on(device, p, engine)
+    assert got.keys() == p.torch.keys()
+    for plan in plans:
+        assert plan["path"] == engine.path, f"{p.where}: {engine}: {plan['reasons']}"
+    where = f"{p.where}, {engine} on {device}"
+    for name, tensor in got.items():
+        assert tensor.dtype == p.x.dtype, f"{where}: {name}"
+        assert_within_bound(name, tensor, p.torch_results(name), p.reference[name], where, eps_of(p, engine))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CUDA_PAIRWISE, ids=str)
+def test_pairwise(case: Case, device: str) -> None:
+    for engine in engines(case):
+        check(device, case, engine)
+
+
+SIZES = {  # T, B, I, H
+    "one of each": (1, 1, 1, 1),
+    "several blocks": (4, 3, 5, 200),
+    "several passes": (3, 40, 3, 24),
+    "short last block": (3, 17, 4, 67),
+    "many steps": (40, 2, 3, 9),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_sizes(cell: str, sizes: tuple[int, int, int, int], dtype: str, device: str) -> None:
+    """Beyond the table: sizes at which blocks, passes and steps take effect, both directions, packed."""
+    case = Case(cell, *sizes, dtype=dtype, bidirectional=True, packed=True, c0=cell == "lstm")
+    for engine in engines(case):
+        check(device, case, engine)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("path", ["step", "persistent"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_repeated_runs_give_the_same_bits(cell: str, path: str, device: str) -> None:
+    p = problem(Case(cell, 5, 9, 7, 33, bidirectional=True, packed=True, c0=cell == "lstm"))
+    first, _ = run_on(device, p, Engine(path))
+    for seed in (1, 2):
+        again, _ = run_on(device, p, Engine(path, seed=seed))
+        for name, tensor in first.items():
+            assert torch.equal(tensor, again[name]), f"{p.where}: {name}, order of threads {seed}"
+
+
+def test_the_table_reaches_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each cell and dtype: both products of the persistent path, forward and backward, as far as there are."""
+    ran = set()
+    for case in CUDA_PAIRWISE:
+        for engine in engines(case):
+            monkeypatch.setenv("RNNFAST_CUDA_PATH", engine.path)
+            for backward in (False, True):
+                plan = _C.explain_cuda(
+                    engine.architecture, case.cell, case.T, max(case.B, 1), case.I, case.H, case.P, case.D,
+                    case.dtype, backward, True, engine.tf32, False,
+                )  # fmt: skip
+                ran.add(
+                    (case.cell, case.dtype, plan["path"], plan["product"] if plan["path"] != "step" else "", backward)
+                )
+    for cell, backward in itertools.product(CELLS, (False, True)):
+        for dtype in ("float32", "float64", *HALF):
+            products = ["multiply-adds"] if dtype == "float64" else ["multiply-adds", "tensor cores"]
+            wanted = {(cell, dtype, "step", "", backward)}
+            wanted |= {(cell, dtype, "persistent", product, backward) for product in products}
+            assert wanted <= ran, f"never: {wanted - ran}"
