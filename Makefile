@@ -18,7 +18,7 @@ ARCHS ?= 75 80 90 120
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
 
-.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test cuda-check \
+.PHONY: setup demo test emulator bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test cuda-check \
   cuda-build-check clean check-tools
 
 setup: $(VENV)/built
@@ -48,8 +48,15 @@ $(VENV)/built: $(VENV)/installed $(CSRC) setup.py rnnfast/version.py
 demo: setup
 	$(VENV)/bin/rnnfast demo $(DEMO_ARGS)
 
-test: setup
+test: setup emulator
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The CUDA kernels compiled for the host, which the tests run without a GPU (docs/emulator.md).
+emulator: $(VENV)/emulator
+
+$(VENV)/emulator: $(VENV)/built
+	RNNFAST_EMULATOR=1 CXX=$(CXX) PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) setup.py --quiet build_ext --inplace
+	@touch $@
 
 # Packages whose models hold torch.nn's layers, for tests/test_third_party.py, which is skipped without them.
 third-party: $(VENV)/third-party
@@ -111,4 +118,4 @@ cuda-build-check:
 	@PYTHON=$(PYTHON) .ci/cuda_build_check.sh $(CUDA_ARGS)
 
 clean:
-	rm -rf build dist $(VENV) rnnfast/_C*.so rnnfast.egg-info
+	rm -rf build dist $(VENV) rnnfast/_C*.so rnnfast/_emulator*.so rnnfast.egg-info
