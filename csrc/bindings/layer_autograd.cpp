@@ -28,6 +28,7 @@ struct SavedCall {
   SavedVariable x, h0, c0, batch_sizes;
   std::vector<SavedVariable> weights;
   bool has_biases = false, bidirectional = false;
+  LayerOptions options;
 
   void save(const LayerCall& call) {
     kind = call.kind;
@@ -39,12 +40,19 @@ struct SavedCall {
     for (const at::Tensor& w : call.weights) weights.emplace_back(w, false);
     has_biases = call.has_biases;
     bidirectional = call.bidirectional;
+    options = call.options;
   }
 
   LayerCall unpack() {
-    LayerCall call{
-        kind,       x.unpack(),   optional(h0.unpack()), optional(c0.unpack()), {}, optional(batch_sizes.unpack()),
-        has_biases, bidirectional};
+    LayerCall call{kind,
+                   x.unpack(),
+                   optional(h0.unpack()),
+                   optional(c0.unpack()),
+                   {},
+                   optional(batch_sizes.unpack()),
+                   has_biases,
+                   bidirectional,
+                   options};
     call.weights.reserve(weights.size());
     for (SavedVariable& w : weights) call.weights.push_back(w.unpack());
     return call;
@@ -176,6 +184,7 @@ struct LayerDoubleBackwardNode : public Node {
       TORCH_CHECK(!released, torch::autograd::ERR_BACKWARD_TWICE);
       return std::pair(call.unpack(), variable_list{grads[0].unpack(), grads[1].unpack(), grads[2].unpack()});
     }();
+    check_no_control(op_name(call.kind), call.options, "double backward");
     const bool create_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     std::vector<bool> needed;
@@ -204,6 +213,11 @@ LayerResult layer_autograd(const LayerCall& call, bool save) {
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
   if (has_tangent(call)) {
+    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation");
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        call.options.checkpoint == 0, op_name(call.kind),
+        ": forward-mode differentiation with checkpoint_every: expected None, since it keeps "
+        "every step");
     check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes, call.has_biases,
                        call.bidirectional);
     const TensorLayer layer = layer_of_tensors(call, save);
@@ -243,10 +257,11 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
   const bool needs_grad = torch::autograd::compute_requires_grad(grad_y, grad_h_n, grad_c_n, call.x, call.h0,
                                                                  call.c0, at::TensorList(call.weights));
   if (has_tangent(call) || torch::autograd::isFwGradDefinedTensorList(grads)) {
+    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation of the backward pass");
     const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                             call.has_biases, call.bidirectional);
     check_backward_inputs(call.kind, s, call.x.scalar_type(), grad_y, grad_h_n, grad_c_n, y, saved, cells,
-                          mask.size());
+                          mask.size(), call.options.checkpoint);
     const bool keep_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     TensorBackward formula(call, grads, std::vector<bool>(3 + mask.size(), false), mask);
@@ -288,8 +303,10 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
 template <CellKind kKind>
 LayerResult layer_op_autograd(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                               at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                              bool bidirectional, bool save) {
-  return layer_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+                              bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
+  return layer_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                         LayerOptions::read(kKind, limit, bptt)},
+                        save);
 }
 
 template <CellKind kKind>
@@ -299,9 +316,10 @@ LayerGradients layer_backward_op_autograd(const OptionalTensor& grad_y, const Op
                                           at::TensorList weights, const OptionalTensor& batch_sizes,
                                           bool has_biases, bool bidirectional, const at::Tensor& y,
                                           const at::Tensor& saved, const at::Tensor& cells,
-                                          c10::List<bool> output_mask) {
-  return layer_backward_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
-                                 grad_h_n, grad_c_n, y, saved, cells, output_mask);
+                                          c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return layer_backward_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                                  LayerOptions::read(kKind, limit, bptt)},
+                                 grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 template <class Signature>
@@ -318,7 +336,7 @@ LayerResult call_layer(const LayerCall& c, bool save) {
 #undef RNNFAST_FIND
   };
   return ops[static_cast<int>(c.kind)].call(c.x, c.h0, c.c0, c.weights, c.batch_sizes, c.has_biases,
-                                            c.bidirectional, save);
+                                            c.bidirectional, save, c.options.bptt.limit, c.options.codes());
 }
 
 LayerGradients call_layer_backward(const LayerCall& c, const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
@@ -330,7 +348,8 @@ LayerGradients call_layer_backward(const LayerCall& c, const OptionalTensor& gra
 #undef RNNFAST_FIND
   };
   return ops[static_cast<int>(c.kind)].call(grad_y, grad_h_n, grad_c_n, c.x, c.h0, c.c0, c.weights, c.batch_sizes,
-                                            c.has_biases, c.bidirectional, y, saved, cells, output_mask);
+                                            c.has_biases, c.bidirectional, y, saved, cells, output_mask,
+                                            c.options.bptt.limit, c.options.codes());
 }
 
 TORCH_LIBRARY_IMPL(rnnfast, Autograd, m) {
