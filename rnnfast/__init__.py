@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """rnnfast: recurrent networks at hardware speed for PyTorch."""
 
-from rnnfast import functional, ops
+from rnnfast import diagnostics, functional, ops
 from rnnfast.accelerate import Report, Row, accelerate, accelerated, restore
 from rnnfast.cells import GRUCell, LSTMCell, RNNCell
 from rnnfast.explain import Explanation, explain
@@ -25,6 +25,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "accelerated",
+    "diagnostics",
     "explain",
     "freeze",
     "functional",

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnfast import functional
 from rnnfast.checks import check_input, check_size
+from rnnfast.control import NAMES, Control, control, options_text
 from rnnfast.ops import direct_layers
 from rnnfast.script import torch_twin
 from rnnfast.specs import MODES
@@ -29,7 +30,15 @@ NO_PROJECTION = "proj_size argument is only supported for LSTM, not RNN or GRU"
 _MISSING = object()
 
 # What older versions of torch and rnnfast left in pickles and what is derived from the other attributes here.
-_STALE = ("all_weights", "_flat_weights", "_flat_weight_refs", "_param_buf_size", "_data_ptrs", "_layer_names")
+_STALE = (
+    "all_weights",
+    "_flat_weights",
+    "_flat_weight_refs",
+    "_param_buf_size",
+    "_data_ptrs",
+    "_layer_names",
+    "_recorder",
+)
 
 
 def flat_weights(module: nn.Module, names: Iterable[str]) -> list[Any]:
@@ -74,6 +83,12 @@ class RNNBase(nn.Module):
     dropout: float
     bidirectional: bool
     proj_size: int
+    # Attributes of the object where one of them was given.
+    bptt_clip: tuple[str, float] | None = None
+    bptt_steps: int | None = None
+    checkpoint_every: int | str | None = None
+    nan_policy: str = "propagate"
+    _recorder: int = 0  # rnnfast.diagnostics.gradient_flow sets it
 
     def __init__(
         self,
@@ -88,6 +103,11 @@ class RNNBase(nn.Module):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bptt_clip: tuple[str, float] | None = None,
+        bptt_steps: int | None = None,
+        checkpoint_every: int | str | None = None,
+        nan_policy: str = "propagate",
     ) -> None:
         super().__init__()
         self.mode = mode
@@ -99,6 +119,9 @@ class RNNBase(nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        options = (bptt_clip, bptt_steps, checkpoint_every, nan_policy)
+        if control(f"rnnfast.{type(self).__name__}", *options) is not None:
+            self.__dict__.update(zip(NAMES, options, strict=True))
         _check_constructor(mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
 
         gates = MODES[mode].gates * hidden_size
@@ -180,15 +203,21 @@ class RNNBase(nn.Module):
             text += f", dropout={self.dropout}"
         if self.bidirectional is not False:
             text += f", bidirectional={self.bidirectional}"
-        return text
+        return text + options_text(self)
+
+    def _control(self) -> Control | None:
+        """The options that control BPTT, checked anew: they are attributes that may be set."""
+        options = (self.bptt_clip, self.bptt_steps, self.checkpoint_every, self.nan_policy)
+        return control(f"rnnfast.{type(self).__name__}", *options, self._recorder)
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Runs all layers over the sequence. Shapes: see the class."""
-        if not is_compiling():
+        if self.nan_policy == "propagate" and not is_compiling():
             result = direct_layers(self.mode, input, hx, self.__dict__)
             if result is not None:  # plain tensors, no grad: done
                 return result
-        return functional.run_module(self, input, hx, flat_weights(self, self._flat_weights_names))
+        weights = flat_weights(self, self._flat_weights_names)
+        return functional.run_module(self, input, hx, weights, self._control())
 
     # The checks by torch.nn's names, for subclasses that call them.
 

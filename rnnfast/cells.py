@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch.compiler import is_compiling
 
 from rnnfast import fallback, functional
 from rnnfast.base import flat_weights
+from rnnfast.control import Control, arguments, control, options_text
 from rnnfast.ops import LAYERS, direct_cell
 from rnnfast.script import torch_twin
 from rnnfast.specs import CELLS, ELMAN, CellSpec
@@ -28,6 +30,9 @@ class RNNCellBase(nn.Module):
     input_size: int
     hidden_size: int
     bias: bool
+    # Attributes of the object where one of them was given.
+    bptt_clip: tuple[str, float] | None = None
+    nan_policy: str = "propagate"
 
     def __init__(
         self,
@@ -37,11 +42,16 @@ class RNNCellBase(nn.Module):
         num_chunks: int,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bptt_clip: tuple[str, float] | None = None,
+        nan_policy: str = "propagate",
     ) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
+        if control(f"rnnfast.{type(self).__name__}", bptt_clip, nan_policy=nan_policy) is not None:
+            self.bptt_clip, self.nan_policy = bptt_clip, nan_policy
         rows = num_chunks * hidden_size
         shapes: dict[str, Any] = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
         shapes |= {"bias_ih": rows if bias else None, "bias_hh": rows if bias else None}
@@ -57,7 +67,7 @@ class RNNCellBase(nn.Module):
             text += f", bias={self.bias}"
         if "nonlinearity" in self.__dict__ and self.nonlinearity != "tanh":
             text += f", nonlinearity={self.nonlinearity}"
-        return text
+        return text + options_text(self)
 
     def reset_parameters(self) -> None:
         """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order: same seed, same parameters."""
@@ -68,14 +78,19 @@ class RNNCellBase(nn.Module):
     def _spec(self) -> CellSpec:
         raise NotImplementedError
 
+    def _control(self) -> Control | None:
+        return control(f"rnnfast.{type(self).__name__}", self.bptt_clip, nan_policy=self.nan_policy)
+
     def _run(self, input: Tensor, hx: Any) -> Any:
         """forward of all cells."""
         spec = self._spec()
-        if not is_compiling():
+        if self.nan_policy == "propagate" and not is_compiling():
             result = direct_cell(spec.mode, input, hx, self._parameters)
             if result is not None:  # plain tensors, no grad: done
                 return result
-        return run_cell(spec, input, hx, step, flat_weights(self, CELL_WEIGHTS))
+        options = self._control()
+        run = step if options is None else partial(step, options=options)
+        return run_cell(spec, input, hx, run, flat_weights(self, CELL_WEIGHTS))
 
     def __prepare_scriptable__(self) -> nn.Module:
         """torch.jit.script cannot compile this class: it gets torch.nn's on the same parameters, in its place."""
@@ -96,6 +111,7 @@ class RNNCell(RNNCellBase):
         bias: whether there are b_ih and b_hh.
         nonlinearity: f: "tanh", "relu", or "sigmoid" (which torch.nn lacks).
         device, dtype: of the parameters; as :class:`rnnfast.RNN`.
+        bptt_clip, nan_policy: as :class:`rnnfast.RNN`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx [B, H] or [H], zeros if not given. Returns h' as hx.
 
@@ -116,8 +132,9 @@ class RNNCell(RNNCellBase):
         nonlinearity: str = "tanh",
         device: Any = None,
         dtype: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype, **options)
         self.nonlinearity = nonlinearity
 
     def _spec(self) -> CellSpec:
@@ -145,6 +162,7 @@ class LSTMCell(RNNCellBase):
         hidden_size: H, features of h and c.
         bias: whether there are b_ih and b_hh.
         device, dtype: of the parameters; as :class:`rnnfast.LSTM`.
+        bptt_clip, nan_policy: as :class:`rnnfast.LSTM`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx = (h, c), each [B, H] or [H], zeros if not given. Returns (h', c') as hx.
 
@@ -155,9 +173,15 @@ class LSTMCell(RNNCellBase):
     _torch_class: ClassVar[type[nn.Module]] = nn.LSTMCell
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype, **options)
 
     def _spec(self) -> CellSpec:
         return CELLS["lstm"]
@@ -181,6 +205,7 @@ class GRUCell(RNNCellBase):
         hidden_size: H, features of h.
         bias: whether there are b_ih and b_hh.
         device, dtype: of the parameters; as :class:`rnnfast.GRU`.
+        bptt_clip, nan_policy: as :class:`rnnfast.GRU`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx [B, H] or [H], zeros if not given. Returns h' as hx.
 
@@ -191,9 +216,15 @@ class GRUCell(RNNCellBase):
     _torch_class: ClassVar[type[nn.Module]] = nn.GRUCell
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, num_chunks=3, device=device, dtype=dtype, **options)
 
     def _spec(self) -> CellSpec:
         return CELLS["gru"]
@@ -253,6 +284,7 @@ def step(
     w_hh: Tensor,
     b_ih: Tensor | None,
     b_hh: Tensor | None,
+    options: Control | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One step with torch's size checks: x [B, I], h and c [B, H] or None for zeros -> the new h and c (or None).
 
@@ -260,12 +292,13 @@ def step(
     """
     reason = fallback.why_no_kernel(x)
     if reason is not None:
+        functional.check_kernel_options(options, reason)
         fallback.warn(reason, spec, f"{spec.label}Cell")
         return fallback.cell(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
     failed = None
     if _op_checks(x, h, c, w_ih):  # then torch's checks, which cost a fifth of a small step, can wait for an error
         try:
-            return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
+            return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh, options)
         except RuntimeError as error:
             failed = error
     input_size, hidden_size = w_ih.shape[1], w_hh.shape[1]
@@ -274,7 +307,7 @@ def step(
         return fallback.cell(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
     if failed is not None:
         raise failed
-    return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh)
+    return _kernel(spec, x, h, c, w_ih, w_hh, b_ih, b_hh, options)
 
 
 def _op_checks(x: Tensor, h: Tensor | None, c: Tensor | None, w_ih: Tensor) -> bool:
@@ -298,6 +331,7 @@ def _kernel(
     w_hh: Tensor,
     b_ih: Tensor | None,
     b_hh: Tensor | None,
+    options: Control | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The layer's op with T = 1. Arguments and results: as :func:`step`."""
     has_biases = True
@@ -314,7 +348,9 @@ def _kernel(
         x, h, c, cast_weights, result_dtype = functional.cast_as_autocast(x, h, c, weights, promotes)
         weights = list(cast_weights)
     h, c = None if h is None else h[None], None if c is None else c[None]
-    _, h_n, c_n, _, _ = LAYERS[spec.name](x[None], h, c, weights, None, has_biases, False, False)
+    _, h_n, c_n, _, _ = LAYERS[spec.name](
+        x[None], h, c, weights, None, has_biases, False, False, *arguments(options, 1)
+    )
     h_n = h_n.squeeze(0)
     c_n = c_n.squeeze(0) if spec.has_cell else None
     if result_dtype is not None:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnfast import checks
 from rnnfast.base import RNNBase, own_forward
 from rnnfast.cells import RNNCellBase, check_step
+from rnnfast.control import in_words
 from rnnfast.explain_cuda import CudaCall, cuda_explanation, cuda_known, why_no_cuda
 from rnnfast.fallback import why_no_kernel
 from rnnfast.inplace import forward_of_torch
@@ -142,6 +143,9 @@ def explain(
         reasons.append(f"{plan['isa']} was asked for; {_C.isas_available()[0]} is available")
     if dtype.itemsize < 4:
         reasons.append(f"{dtype} is converted: state and sums are float32")
+    options = source._control() if isinstance(source, RNNBase | RNNCellBase) else None
+    if options is not None and frozen is None:
+        reasons += in_words(options)
     if frozen is not None:
         reasons.append("a frozen snapshot: packed weights, inference only")
     elif is_torchs:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnfast import fallback
 from rnnfast.checks import check_input, check_rank, check_state, check_state_ranks
+from rnnfast.control import Control, arguments, control, names_of
 from rnnfast.ops import LAYERS
 from rnnfast.specs import CELLS, ELMAN, MODES, CellSpec
 
@@ -28,6 +29,10 @@ def lstm(
     training: bool = False,
     bidirectional: bool = False,
     batch_first: bool = False,
+    bptt_clip: tuple[str, float] | None = None,
+    bptt_steps: int | None = None,
+    checkpoint_every: int | str | None = None,
+    nan_policy: str = "propagate",
 ) -> tuple[Any, tuple[Tensor, Tensor]]:
     """A stack of LSTM layers on given weights (Hochreiter and Schmidhuber 1997; projection: Sak et al. 2014).
 
@@ -39,15 +44,19 @@ def lstm(
             iterable.
         bias, num_layers, dropout, bidirectional, batch_first: as torch.nn.LSTM's.
         training: whether dropout acts.
+        bptt_clip, bptt_steps, checkpoint_every, nan_policy: as :class:`rnnfast.LSTM`'s.
 
     Returns:
         output [T, B, D*P], in the form of input, and (h_n, c_n).
 
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.LSTM for wrong ranks, sizes and dtypes.
+        ValueError: what an option cannot be.
         RuntimeError: another number of weights than the options ask for.
     """
-    return _public(CELLS["lstm"], input, hx, weights, bias, num_layers, dropout, training, bidirectional, batch_first)
+    options = control("rnnfast.functional.lstm", bptt_clip, bptt_steps, checkpoint_every, nan_policy)
+    layers = (num_layers, dropout, training, bidirectional, batch_first)
+    return _public(CELLS["lstm"], input, hx, weights, bias, *layers, options)
 
 
 def gru(
@@ -61,6 +70,10 @@ def gru(
     training: bool = False,
     bidirectional: bool = False,
     batch_first: bool = False,
+    bptt_clip: tuple[str, float] | None = None,
+    bptt_steps: int | None = None,
+    checkpoint_every: int | str | None = None,
+    nan_policy: str = "propagate",
 ) -> tuple[Any, Tensor]:
     """A stack of GRU layers on given weights (Cho et al. 2014, in torch's form: the reset gate acts after U h).
 
@@ -69,7 +82,9 @@ def gru(
     Raises:
         ValueError, RuntimeError, TypeError: as :func:`lstm`.
     """
-    return _public(CELLS["gru"], input, hx, weights, bias, num_layers, dropout, training, bidirectional, batch_first)
+    options = control("rnnfast.functional.gru", bptt_clip, bptt_steps, checkpoint_every, nan_policy)
+    layers = (num_layers, dropout, training, bidirectional, batch_first)
+    return _public(CELLS["gru"], input, hx, weights, bias, *layers, options)
 
 
 def rnn(
@@ -84,6 +99,10 @@ def rnn(
     training: bool = False,
     bidirectional: bool = False,
     batch_first: bool = False,
+    bptt_clip: tuple[str, float] | None = None,
+    bptt_steps: int | None = None,
+    checkpoint_every: int | str | None = None,
+    nan_policy: str = "propagate",
 ) -> tuple[Any, Tensor]:
     """A stack of Elman layers on given weights (Elman 1990): h_t = f(W x_t + b_ih + U h_{t-1} + b_hh).
 
@@ -99,7 +118,9 @@ def rnn(
     spec = ELMAN.get(nonlinearity)
     if spec is None:
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh', 'relu' or 'sigmoid'.")
-    return _public(spec, input, hx, weights, bias, num_layers, dropout, training, bidirectional, batch_first)
+    options = control("rnnfast.functional.rnn", bptt_clip, bptt_steps, checkpoint_every, nan_policy)
+    layers = (num_layers, dropout, training, bidirectional, batch_first)
+    return _public(spec, input, hx, weights, bias, *layers, options)
 
 
 def _public(
@@ -113,6 +134,7 @@ def _public(
     training: bool,
     bidirectional: bool,
     batch_first: bool,
+    options: Control | None,
 ) -> tuple[Any, Any]:
     weights = list(weights)
     if num_layers <= 0:
@@ -126,11 +148,13 @@ def _public(
             f"(num_layers={num_layers}, bias={bias}, bidirectional={bidirectional}), got {len(weights)}"
         )
     sizes = (weights[0].shape[1], weights[0].shape[0] // spec.gates, weights[1].shape[1])
-    options = (num_layers, dropout, training, bidirectional, batch_first)
-    return run_sequence(spec, input, hx, weights, sizes, bias, *options)
+    layers = (num_layers, dropout, training, bidirectional, batch_first)
+    return run_sequence(spec, input, hx, weights, sizes, bias, *layers, options)
 
 
-def run_module(module: Any, input: Any, hx: Any, weights: Sequence[Tensor]) -> tuple[Any, Any]:
+def run_module(
+    module: Any, input: Any, hx: Any, weights: Sequence[Tensor], options: Control | None = None
+) -> tuple[Any, Any]:
     """:func:`run_sequence` with the options of a module, rnnfast's or torch.nn's."""
     return run_sequence(
         MODES[module.mode],
@@ -144,6 +168,7 @@ def run_module(module: Any, input: Any, hx: Any, weights: Sequence[Tensor]) -> t
         module.training,
         module.bidirectional,
         module.batch_first,
+        options,
     )
 
 
@@ -159,6 +184,7 @@ def run_sequence(
     training: bool,
     bidirectional: bool,
     batch_first: bool,
+    options: Control | None = None,
 ) -> tuple[Any, Any]:
     """What the modules' forward does: torch.nn's checks, then :func:`run_layers`. sizes: (I, H, P).
 
@@ -179,6 +205,7 @@ def run_sequence(
             dropout=dropout,
             training=training,
             bidirectional=bidirectional,
+            options=options,
         )
 
     rows = num_layers * (2 if bidirectional else 1)
@@ -255,6 +282,7 @@ def run_layers(
     dropout: float,
     training: bool,
     bidirectional: bool,
+    options: Control | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Runs the layers of a stack, without checks: rnnfast's ops, or torch's implementation where no kernel is.
 
@@ -263,6 +291,7 @@ def run_layers(
     """
     reason = fallback.why_no_kernel(x)
     if reason is not None:
+        check_kernel_options(options, reason)
         fallback.warn(reason, spec, spec.label)
         return fallback.layers(
             spec,
@@ -282,14 +311,17 @@ def run_layers(
         x, h0, c0, weights, result_dtype = cast_as_autocast(x, h0, c0, weights, spec.autocast_promotes)
 
     layer_op = LAYERS[spec.name]
+    steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     if num_layers == 1:
-        y, h_n, c_n, _, _ = layer_op(x, h0, c0, weights, batch_sizes, has_biases, bidirectional, False)
+        more = arguments(options, steps)
+        y, h_n, c_n, _, _ = layer_op(x, h0, c0, weights, batch_sizes, has_biases, bidirectional, False, *more)
     else:
         each = len(weights) // num_layers
 
         def layer(index: int, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             own = weights[index * each : (index + 1) * each]
-            y, h_n, c_n, _, _ = layer_op(x, h0, c0, own, batch_sizes, has_biases, bidirectional, False)
+            more = arguments(options, steps, index)
+            y, h_n, c_n, _, _ = layer_op(x, h0, c0, own, batch_sizes, has_biases, bidirectional, False, *more)
             return y, h_n, c_n
 
         y, h_n, c_n = run_stack(layer, num_layers, 2 if bidirectional else 1, x, h0, c0, dropout if training else 0.0)
@@ -297,6 +329,12 @@ def run_layers(
         y, h_n = y.to(result_dtype), h_n.to(result_dtype)
         c_n = c_n.to(result_dtype) if spec.has_cell else None
     return y, h_n, c_n if spec.has_cell else None
+
+
+def check_kernel_options(options: Control | None, reason: str) -> None:
+    """torch's own implementation knows no control over BPTT."""
+    if options is not None:
+        raise NotImplementedError(f"rnnfast: {names_of(options)}: expected an input that has kernels here: {reason}")
 
 
 def run_stack(

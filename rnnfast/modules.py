@@ -34,6 +34,12 @@ class RNN(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own RNN runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t to +-c, ("norm", c) scales it
+            down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
+        bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
+        checkpoint_every: k, or "auto" (about sqrt(T)): keeps states every k steps and recomputes the rest.
+        nan_policy: "propagate", or "raise": RuntimeError at the first state or error signal that is not finite.
+            All four: docs/training.md.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = h_0 [L*D, B, H] (or [L*D, H]),
@@ -41,6 +47,7 @@ class RNN(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.RNN for wrong arguments, sizes, dtypes and devices.
+        ValueError: what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.RNN
@@ -59,6 +66,11 @@ class RNN(RNNBase):
         bidirectional: bool = False,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bptt_clip: tuple[str, float] | None = None,
+        bptt_steps: int | None = None,
+        checkpoint_every: int | str | None = None,
+        nan_policy: str = "propagate",
     ) -> None: ...
 
     @overload
@@ -104,6 +116,12 @@ class LSTM(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own LSTM runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t (and dL/dc_t) to +-c, ("norm", c) scales
+            it down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
+        bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
+        checkpoint_every: k, or "auto" (about sqrt(T)): keeps states every k steps and recomputes the rest.
+        nan_policy: "propagate", or "raise": RuntimeError at the first state or error signal that is not finite.
+            All four: docs/training.md.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = (h_0 [L*D, B, P], c_0 [L*D, B, H])
@@ -111,6 +129,7 @@ class LSTM(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.LSTM for wrong arguments, sizes, dtypes and devices.
+        ValueError: what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.LSTM
@@ -128,6 +147,11 @@ class LSTM(RNNBase):
         proj_size: int = 0,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bptt_clip: tuple[str, float] | None = None,
+        bptt_steps: int | None = None,
+        checkpoint_every: int | str | None = None,
+        nan_policy: str = "propagate",
     ) -> None: ...
 
     @overload
@@ -173,6 +197,12 @@ class GRU(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own GRU runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t to +-c, ("norm", c) scales it
+            down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
+        bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
+        checkpoint_every: k, or "auto" (about sqrt(T)): keeps states every k steps and recomputes the rest.
+        nan_policy: "propagate", or "raise": RuntimeError at the first state or error signal that is not finite.
+            All four: docs/training.md.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = h_0 [L*D, B, H] (or [L*D, H]),
@@ -180,6 +210,7 @@ class GRU(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.GRU for wrong arguments, sizes, dtypes and devices.
+        ValueError: what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.GRU
@@ -196,6 +227,11 @@ class GRU(RNNBase):
         bidirectional: bool = False,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bptt_clip: tuple[str, float] | None = None,
+        bptt_steps: int | None = None,
+        checkpoint_every: int | str | None = None,
+        nan_policy: str = "propagate",
     ) -> None: ...
 
     @overload

@@ -68,6 +68,8 @@ def _register_fakes(spec: CellSpec) -> None:
         has_biases: bool,
         bidirectional: bool,
         save: bool,
+        limit: float = 0.0,
+        bptt: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         _check_alike(op, x, {"h0": h0, "c0": c0} | {f"weights[{i}]": w for i, w in enumerate(weights)})
         directions = 2 if bidirectional else 1
@@ -79,9 +81,15 @@ def _register_fakes(spec: CellSpec) -> None:
         y = x.new_empty((*x.shape[:-1], directions * outputs))
         h_n = x.new_empty((directions, batch, outputs))
         c_n = x.new_empty((directions, batch, hidden) if spec.has_cell else (0,))
-        keep = save and spec.saved > 0
-        saved = x.new_empty((directions, rows, spec.saved * hidden) if keep else (0,), dtype=memory)
-        cells = x.new_empty((directions, rows, hidden) if save and spec.has_cell else (0,), dtype=memory)
+        every = bptt[2] if bptt else 0
+        saved_shape: Any = (directions, rows, spec.saved * hidden) if save and spec.saved else (0,)
+        cells_shape: Any = (directions, rows, hidden)
+        if save and every:  # states before every segment but the first
+            steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+            kept = (directions, (steps + every - 1) // every - 1, batch)
+            saved_shape, cells_shape = (*kept, outputs), (*kept, hidden)
+        saved = x.new_empty(saved_shape, dtype=memory)
+        cells = x.new_empty(cells_shape if save and spec.has_cell else (0,), dtype=memory)
         return y, h_n, c_n, saved, cells
 
     def backward(
@@ -99,6 +107,8 @@ def _register_fakes(spec: CellSpec) -> None:
         saved: Tensor,
         cells: Tensor,
         output_mask: Sequence[bool],
+        limit: float = 0.0,
+        bptt: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         directions = 2 if bidirectional else 1
         hidden = weights[0].shape[0] // spec.gates

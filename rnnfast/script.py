@@ -61,6 +61,8 @@ def _why_no_twin(module: nn.Module, spec: CellSpec, parameters: dict[str, Any]) 
         return "its class is not rnnfast's own, but derived from it (or parametrized)"
     if "forward" in module.__dict__:
         return "its forward is replaced on the object"
+    if cast(Any, module)._control() is not None:
+        return "it controls BPTT (bptt_clip, bptt_steps, checkpoint_every, nan_policy)"
     if "_rnnfast_replaced" in module.__dict__:
         return None  # torch.nn's own module, whatever it carries
     if spec.torch_name is None:

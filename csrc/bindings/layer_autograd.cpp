@@ -28,6 +28,7 @@ struct SavedCall {
   SavedVariable x, h0, c0, batch_sizes;
   std::vector<SavedVariable> weights;
   bool has_biases = false, bidirectional = false;
+  LayerOptions options;
 
   void save(const LayerCall& call) {
     kind = call.kind;
@@ -39,12 +40,19 @@ struct SavedCall {
     for (const at::Tensor& w : call.weights) weights.emplace_back(w, false);
     has_biases = call.has_biases;
     bidirectional = call.bidirectional;
+    options = call.options;
   }
 
   LayerCall unpack() {
-    LayerCall call{
-        kind,       x.unpack(),   optional(h0.unpack()), optional(c0.unpack()), {}, optional(batch_sizes.unpack()),
-        has_biases, bidirectional};
+    LayerCall call{kind,
+                   x.unpack(),
+                   optional(h0.unpack()),
+                   optional(c0.unpack()),
+                   {},
+                   optional(batch_sizes.unpack()),
+                   has_biases,
+                   bidirectional,
+                   options};
     call.weights.reserve(weights.size());
     for (SavedVariable& w : weights) call.weights.push_back(w.unpack());
     return call;
@@ -118,6 +126,16 @@ variable_list gradients(const variable_list& outputs, const variable_list& weigh
   return result;
 }
 
+// The layer in differentiable operations, half precision computed in float (on CUDA; elsewhere it does not get
+// here).
+TensorLayer differentiable_layer(const LayerCall& call, bool save) {
+  const at::ScalarType dtype = call.x.scalar_type();
+  if (!is_reduced(dtype)) return layer_of_tensors(call, save);
+  TensorLayer layer = layer_of_tensors(in_float(call), save);
+  for (at::Tensor* t : {&layer.y, &layer.h_n, &layer.c_n}) *t = t->to(dtype);
+  return layer;
+}
+
 // What the backward op computes, in differentiable tensor operations.
 struct TensorBackward {
   variable_list sources;  // grad_y, grad_h_n, grad_c_n, x, h0, c0, weights: what `grads` is a function of
@@ -134,7 +152,7 @@ struct TensorBackward {
     for (size_t i = 0; i < c.weights.size(); ++i) c.weights[i] = input(c.weights[i], 3 + i);
     variable_list inputs{c.x, tensor_or_undefined(c.h0), tensor_or_undefined(c.c0)};
     inputs.insert(inputs.end(), c.weights.begin(), c.weights.end());
-    const TensorLayer layer = layer_of_tensors(c, false);
+    const TensorLayer layer = differentiable_layer(c, false);
     grads = gradients({layer.y, layer.h_n, layer.c_n}, incoming, inputs, mask, true);
     sources = std::move(incoming);
     sources.insert(sources.end(), inputs.begin(), inputs.end());
@@ -176,6 +194,7 @@ struct LayerDoubleBackwardNode : public Node {
       TORCH_CHECK(!released, torch::autograd::ERR_BACKWARD_TWICE);
       return std::pair(call.unpack(), variable_list{grads[0].unpack(), grads[1].unpack(), grads[2].unpack()});
     }();
+    check_no_control(op_name(call.kind), call.options, "double backward");
     const bool create_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     std::vector<bool> needed;
@@ -193,7 +212,7 @@ bool has_tangent(const LayerCall& call) {
 
 LayerResult layer_autograd(const LayerCall& call, bool save) {
   const at::ScalarType dtype = call.x.scalar_type();
-  if (is_reduced(dtype)) {
+  if (is_reduced(dtype) && !call.x.is_cuda()) {  // CUDA kernels take half precision as it is
     for (const at::Tensor& w : call.weights)
       TORCH_CHECK(w.scalar_type() == dtype, op_name(call.kind), ": weights: expected dtype ", dtype, ", got ",
                   w.scalar_type());
@@ -204,9 +223,14 @@ LayerResult layer_autograd(const LayerCall& call, bool save) {
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
   if (has_tangent(call)) {
+    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation");
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        call.options.checkpoint == 0, op_name(call.kind),
+        ": forward-mode differentiation with checkpoint_every: expected None, since it keeps "
+        "every step");
     check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes, call.has_biases,
                        call.bidirectional);
-    const TensorLayer layer = layer_of_tensors(call, save);
+    const TensorLayer layer = differentiable_layer(call, save);
     return {layer.y, layer.h_n, layer.c_n, layer.saved, layer.cells};
   }
   const OptionalTensor &h0 = call.h0, &c0 = call.c0;
@@ -243,10 +267,11 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
   const bool needs_grad = torch::autograd::compute_requires_grad(grad_y, grad_h_n, grad_c_n, call.x, call.h0,
                                                                  call.c0, at::TensorList(call.weights));
   if (has_tangent(call) || torch::autograd::isFwGradDefinedTensorList(grads)) {
+    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation of the backward pass");
     const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                             call.has_biases, call.bidirectional);
     check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
-                          cells, mask.size());
+                          cells, mask.size(), call.options.checkpoint);
     const bool keep_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     TensorBackward formula(call, grads, std::vector<bool>(3 + mask.size(), false), mask);
@@ -288,8 +313,10 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
 template <CellKind kKind>
 LayerResult layer_op_autograd(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                               at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                              bool bidirectional, bool save) {
-  return layer_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+                              bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
+  return layer_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                         LayerOptions::read(kKind, limit, bptt)},
+                        save);
 }
 
 template <CellKind kKind>
@@ -299,9 +326,10 @@ LayerGradients layer_backward_op_autograd(const OptionalTensor& grad_y, const Op
                                           at::TensorList weights, const OptionalTensor& batch_sizes,
                                           bool has_biases, bool bidirectional, const at::Tensor& y,
                                           const at::Tensor& saved, const at::Tensor& cells,
-                                          c10::List<bool> output_mask) {
-  return layer_backward_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
-                                 grad_h_n, grad_c_n, y, saved, cells, output_mask);
+                                          c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return layer_backward_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                                  LayerOptions::read(kKind, limit, bptt)},
+                                 grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 template <class Signature>
@@ -318,7 +346,7 @@ LayerResult call_layer(const LayerCall& c, bool save) {
 #undef RNNFAST_FIND
   };
   return ops[static_cast<int>(c.kind)].call(c.x, c.h0, c.c0, c.weights, c.batch_sizes, c.has_biases,
-                                            c.bidirectional, save);
+                                            c.bidirectional, save, c.options.bptt.limit, c.options.codes());
 }
 
 LayerGradients call_layer_backward(const LayerCall& c, const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
@@ -330,7 +358,8 @@ LayerGradients call_layer_backward(const LayerCall& c, const OptionalTensor& gra
 #undef RNNFAST_FIND
   };
   return ops[static_cast<int>(c.kind)].call(grad_y, grad_h_n, grad_c_n, c.x, c.h0, c.c0, c.weights, c.batch_sizes,
-                                            c.has_biases, c.bidirectional, y, saved, cells, output_mask);
+                                            c.has_biases, c.bidirectional, y, saved, cells, output_mask,
+                                            c.options.bptt.limit, c.options.codes());
 }
 
 TORCH_LIBRARY_IMPL(rnnfast, Autograd, m) {

@@ -63,8 +63,8 @@ class Slices {
     return t ? OptionalTensor(slice(*t, i)) : std::nullopt;
   }
   LayerCall slice(const LayerCall& c, int64_t i) const {
-    LayerCall s{c.kind, slice(c.x, i), slice(c.h0, i), slice(c.c0, i),
-                {},     c.batch_sizes, c.has_biases,   c.bidirectional};
+    LayerCall s{c.kind,        slice(c.x, i), slice(c.h0, i),  slice(c.c0, i), {},
+                c.batch_sizes, c.has_biases,  c.bidirectional, c.options};
     for (const at::Tensor& w : c.weights) s.weights.push_back(slice(w, i));
     return s;
   }
@@ -82,8 +82,8 @@ class Slices {
 
 template <class Mechanism>
 LayerCall unwrapped(const LayerCall& c, Slices<Mechanism>& slices) {
-  LayerCall u{c.kind, slices.add(c.x), slices.add(c.h0), slices.add(c.c0),
-              {},     c.batch_sizes,   c.has_biases,     c.bidirectional};
+  LayerCall u{c.kind,        slices.add(c.x), slices.add(c.h0), slices.add(c.c0), {},
+              c.batch_sizes, c.has_biases,    c.bidirectional,  c.options};
   for (const at::Tensor& w : c.weights) u.weights.push_back(slices.add(w));
   return u;
 }
@@ -119,8 +119,8 @@ LayerResult layer_batched(const LayerCall& call, bool save) {
     const auto fold = [&](const OptionalTensor& t) {
       return t ? OptionalTensor(folded(slices, *t)) : std::nullopt;
     };
-    const LayerCall one{u.kind,    folded(slices, u.x), fold(u.h0),   fold(u.c0),
-                        u.weights, u.batch_sizes,       u.has_biases, u.bidirectional};
+    const LayerCall one{u.kind,        folded(slices, u.x), fold(u.h0),      fold(u.c0), u.weights,
+                        u.batch_sizes, u.has_biases,        u.bidirectional, u.options};
     auto [y, h_n, c_n, saved, cells] = call_layer(one, false);
     return {slices.wrap(unfolded(slices, y)), slices.wrap(unfolded(slices, h_n)),
             has_cell ? slices.wrap(unfolded(slices, c_n)) : c_n, saved, cells};
@@ -141,6 +141,9 @@ LayerGradients layer_backward_batched(const LayerCall& call, const OptionalTenso
                                       const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                       const c10::List<bool>& output_mask) {
   check_batch_sizes_plain<Mechanism>(call);
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      call.options.recorder == 0, op_name(call.kind, true),
+      ": rnnfast.diagnostics.gradient_flow: expected no vmap around a recorded backward pass");
   c10::impl::ExcludeDispatchKeyGuard guard(Mechanism::kKey);
   Slices<Mechanism> slices(level_of<Mechanism>(call, {tensor_or_undefined(grad_y), tensor_or_undefined(grad_h_n),
                                                       tensor_or_undefined(grad_c_n), y, saved, cells}));
@@ -167,8 +170,10 @@ LayerGradients layer_backward_batched(const LayerCall& call, const OptionalTenso
 template <CellKind kKind, class Mechanism>
 LayerResult layer_op_batched(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                              at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                             bool bidirectional, bool save) {
-  return layer_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+                             bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
+  return layer_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                                   LayerOptions::read(kKind, limit, bptt)},
+                                  save);
 }
 
 template <CellKind kKind, class Mechanism>
@@ -177,10 +182,10 @@ LayerGradients layer_backward_op_batched(const OptionalTensor& grad_y, const Opt
                                          const OptionalTensor& h0, const OptionalTensor& c0, at::TensorList weights,
                                          const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                                          const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                         c10::List<bool> output_mask) {
-  return layer_backward_batched<Mechanism>(
-      {kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y, grad_h_n, grad_c_n, y,
-      saved, cells, output_mask);
+                                         c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return layer_backward_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                                            LayerOptions::read(kKind, limit, bptt)},
+                                           grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 // Registers the ops of every cell with a library for the mechanism's dispatch key.

@@ -46,6 +46,8 @@ void check_batch_sizes(const std::string& op, const at::Tensor& sizes, LayerSize
   TORCH_CHECK(out.offsets.back() == out.rows, op, ": batch_sizes: expected a sum equal to the ", out.rows,
               " rows of x, got ", out.offsets.back());
   out.B = values[0];
+  out.lengths.reserve(static_cast<size_t>(out.B));
+  for (int64_t t = out.T; t-- > 0;) out.lengths.resize(static_cast<size_t>(values[size_t(t)]), t + 1);
   out.batch_sizes = values;
 }
 
@@ -84,7 +86,7 @@ std::vector<int64_t> read_batch_sizes(const at::Tensor& sizes) {
 void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dtype, at::Device device,
                            const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                            const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
-                           const at::Tensor& cells, size_t mask_size) {
+                           const at::Tensor& cells, size_t mask_size, int64_t checkpoint) {
   const std::string op = op_name(kind, true);
   const CellInfo& cell = cell_info(kind);
   const at::ScalarType inner = dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
@@ -93,8 +95,14 @@ void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dt
     return present ? shape : std::vector<int64_t>{0};
   };
   check_tensor(op, "y", y, dtype, s.y_shape(), device);
-  check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}), device);
-  check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}), device);
+  if (checkpoint > 0) {
+    const int64_t kept = kept_states(s.T, checkpoint);
+    check_tensor(op, "saved", saved, inner, {D, kept, s.B, s.P}, device);
+    check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, kept, s.B, s.H}), device);
+  } else {
+    check_tensor(op, "saved", saved, inner, shape_if(cell.saved > 0, {D, s.rows, cell.saved * s.H}), device);
+    check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, s.rows, s.H}), device);
+  }
   if (grad_y) check_tensor(op, "grad_y", *grad_y, dtype, s.y_shape(), device);
   if (grad_h_n) check_tensor(op, "grad_h_n", *grad_h_n, dtype, s.h_shape(), device);
   // Autograd may hand in the empty gradient of an output that the cell does not have.

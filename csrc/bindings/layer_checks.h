@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/layer_options.h"
 #include "cells/list.h"
 #include "cpu/plan.h"
 
@@ -19,9 +20,11 @@ struct LayerSizes {
   int64_t T = 0, B = 0, I = 0, H = 0, P = 0, rows = 0;
   int directions = 1;
   bool packed = false, projection = false;
+  bool reversed = false;             // the one direction runs from the last step to the first
   size_t weights_each = 0;           // tensors of a direction
   std::vector<int64_t> offsets;      // [T + 1], packed only
   std::vector<int64_t> batch_sizes;  // [T], packed only
+  std::vector<int64_t> lengths;      // [B], packed only: the steps of each sample
 
   LayerShape shape(const CellInfo& cell, int element_bytes) const;
   std::vector<int64_t> y_shape() const;
@@ -50,7 +53,7 @@ void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, c
 void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarType dtype, at::Device device,
                            const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                            const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
-                           const at::Tensor& cells, size_t mask_size);
+                           const at::Tensor& cells, size_t mask_size, int64_t checkpoint);
 
 // The entries of batch_sizes; also of a tensor that a transform of torch.func has wrapped.
 std::vector<int64_t> read_batch_sizes(const at::Tensor& batch_sizes);

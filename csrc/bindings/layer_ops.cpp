@@ -4,6 +4,9 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
+#include "bindings/checkpoint.h"
+#include "bindings/finite.h"
+#include "bindings/recorder.h"
 #include "bindings/run.h"
 
 namespace rnnfast {
@@ -26,13 +29,19 @@ LayerResult layer_cpu(const LayerCall& call, bool save) {
     auto [y, h_n, c_n, saved, cells] = layer_cpu(rnnfast::in_float(call), save);
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
-  const LayerOutputs out = empty_outputs(cell_info(call.kind), s, call.x.options(), save);
+  const CellInfo& cell = cell_info(call.kind);
+  if (save && call.options.checkpoint > 0) return forward_in_segments(call, s);
+  // A cell state can overflow and leave h finite, so that checking wants them all.
+  const bool keep = save || (call.options.check && cell.has_cell);
+  LayerOutputs out = empty_outputs(cell, s, call.x.options(), keep);
   const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
   if (dtype == at::kFloat) {
-    run_forward<float>(call.kind, kernels(), s, held, nullptr, out, save);
+    run_forward<float>(call.kind, kernels(), s, held, nullptr, out, keep);
   } else {
-    run_forward<double>(call.kind, kernels(), s, held, nullptr, out, save);
+    run_forward<double>(call.kind, kernels(), s, held, nullptr, out, keep);
   }
+  if (call.options.check) check_states(call, s, out.y, out.cells);
+  if (!save) out.saved = out.cells = at::empty({0}, call.x.options());
   return {out.y, out.h_n, out.c_n, out.saved, out.cells};
 }
 
@@ -44,7 +53,7 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
                                           call.has_biases, call.bidirectional);
   const at::ScalarType dtype = call.x.scalar_type();
   check_backward_inputs(call.kind, s, dtype, at::kCPU, grad_y, grad_h_n, grad_c_n, y, saved, cells,
-                        output_mask.size());
+                        output_mask.size(), call.options.checkpoint);
   if (is_reduced(dtype)) {
     auto [gx, gh, gc, gw] = layer_backward_cpu(rnnfast::in_float(call), in_float(grad_y), in_float(grad_h_n),
                                                in_float(grad_c_n), y.to(at::kFloat), saved, cells, output_mask);
@@ -52,14 +61,28 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
     return {gx.to(dtype), gh.to(dtype), gc.to(dtype), gw};
   }
 
+  if (call.options.checkpoint > 0 && s.rows > 0) {
+    const at::Tensor grads[] = {contiguous_or_undefined(grad_y), contiguous_or_undefined(grad_h_n),
+                                contiguous_or_undefined(grad_c_n)};
+    return backward_in_segments(call, s, grads, saved, cells, output_mask);
+  }
   BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
   if (s.rows > 0) {
     const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+    t.bptt = call.options.bptt;
+    const bool recording = is_recording(call.options.recorder);
+    if (recording || call.options.check) t.record = at::empty({s.directions, s.rows, kRecorded}, call.x.options());
     if (dtype == at::kFloat) {
       run_backward<float>(call.kind, s, held, t);
     } else {
       run_backward<double>(call.kind, s, held, t);
     }
+    if (recording) {
+      at::Tensor flow = empty_flow(call, s);
+      fill_flow(call, s, t.record, t.y, t.saved, flow);
+      keep_flow(call, std::move(flow));
+    }
+    if (call.options.check) check_signals(call, s, t.record);
   }
   return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
 }
@@ -67,8 +90,10 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
 template <CellKind kKind>
 LayerResult layer_op_cpu(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                          at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                         bool bidirectional, bool save) {
-  return layer_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+                         bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
+  return layer_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                    LayerOptions::read(kKind, limit, bptt)},
+                   save);
 }
 
 template <CellKind kKind>
@@ -77,16 +102,17 @@ LayerGradients layer_backward_op_cpu(const OptionalTensor& grad_y, const Optiona
                                      const OptionalTensor& c0, at::TensorList weights,
                                      const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                                      const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                     c10::List<bool> output_mask) {
-  return layer_backward_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
-                            grad_h_n, grad_c_n, y, saved, cells, output_mask);
+                                     c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return layer_backward_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                             LayerOptions::read(kKind, limit, bptt)},
+                            grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 }  // namespace
 
 LayerCall in_float(const LayerCall& call) {
-  return {call.kind,        call.x.to(at::kFloat), in_float(call.h0), in_float(call.c0), in_float(call.weights),
-          call.batch_sizes, call.has_biases,       call.bidirectional};
+  return {call.kind,        call.x.to(at::kFloat), in_float(call.h0),  in_float(call.c0), in_float(call.weights),
+          call.batch_sizes, call.has_biases,       call.bidirectional, call.options};
 }
 
 BackwardTensors backward_tensors(const LayerCall& call, const LayerSizes& s, const OptionalTensor& grad_y,
@@ -119,10 +145,12 @@ TORCH_LIBRARY(rnnfast, m) {
         "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? batch_sizes, bool has_biases, bool "
         "bidirectional";
     const std::string forward = cell + "_layer(" + inputs +
-                                ", bool save) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor saved, Tensor cells)";
+                                ", bool save, float limit=0., int[] bptt=[]) -> (Tensor y, Tensor h_n, Tensor c_n, "
+                                "Tensor saved, Tensor cells)";
     const std::string backward = cell + "_layer_backward(Tensor? grad_y, Tensor? grad_h_n, Tensor? grad_c_n, " +
                                  inputs +
-                                 ", Tensor y, Tensor saved, Tensor cells, bool[] output_mask) -> (Tensor grad_x, "
+                                 ", Tensor y, Tensor saved, Tensor cells, bool[] output_mask, float limit=0., "
+                                 "int[] bptt=[]) -> (Tensor grad_x, "
                                  "Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights)";
     m.def(forward.c_str());
     m.def(backward.c_str());

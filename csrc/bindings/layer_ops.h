@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "bindings/layer_checks.h"
+#include "bindings/layer_options.h"
 
 namespace rnnfast {
 
@@ -17,13 +18,13 @@ using LayerGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vecto
 
 using LayerOp = LayerResult(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                             at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                            bool bidirectional, bool save);
+                            bool bidirectional, bool save, double limit, at::IntArrayRef bptt);
 using LayerBackwardOp = LayerGradients(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                                        const OptionalTensor& grad_c_n, const at::Tensor& x,
                                        const OptionalTensor& h0, const OptionalTensor& c0, at::TensorList weights,
                                        const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                                        const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                       c10::List<bool> output_mask);
+                                       c10::List<bool> output_mask, double limit, at::IntArrayRef bptt);
 
 // A layer's inputs, as every op and its autograd have them.
 struct LayerCall {
@@ -33,6 +34,7 @@ struct LayerCall {
   std::vector<at::Tensor> weights;
   OptionalTensor batch_sizes;
   bool has_biases = false, bidirectional = false;
+  LayerOptions options;
 };
 
 // Through the dispatcher, to whatever backend the tensors ask for.

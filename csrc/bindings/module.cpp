@@ -10,6 +10,7 @@
 #include "bindings/frozen.h"
 #include "bindings/limits.h"
 #include "bindings/machine.h"
+#include "bindings/recorder.h"
 #include "bindings/stream.h"
 #include "cpu/kernels.h"
 #include "cpu/plan_stack.h"
@@ -125,6 +126,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("forward", &FrozenStack::forward, py::arg("x"), py::arg("h0") = py::none(), py::arg("c0") = py::none(),
            py::arg("batch_sizes") = py::none(), py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("bytes", &FrozenStack::bytes);
+  m.def("open_recorder", &open_recorder);
+  m.def("take_recorded", &take_recorded, py::arg("recorder"));
+  m.def("close_recorder", &close_recorder, py::arg("recorder"));
   define_stream(m);
   define_direct(m);
   define_explain_cuda(m);

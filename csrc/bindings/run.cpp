@@ -55,12 +55,14 @@ void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, co
   const Kernels& target = kernels();
   const LayerShape shape = s.shape(cell, int(sizeof(T)));
   const LayerPlan plan = plan_backward(shape, this_machine());
-  const BackwardSpace space =
-      backward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), s.rows, t.grad_x.numel() > 0);
+  const BackwardSpace space = backward_space(cell, shape, plan, target.vector_bytes / int(sizeof(T)), s.rows,
+                                             t.grad_x.numel() > 0, t.bptt, t.record.defined());
   const Workspace workspace(space.size * int64_t(sizeof(T)));
 
   LayerBackward<T> args;
   args.in = held.inputs<T>(cell, s);
+  args.bptt = t.bptt;
+  if (t.record.defined()) args.record = output<T>(t.record);
   args.y = pointer<T>(t.y);
   args.saved = pointer<T>(t.saved);
   args.cells = pointer<T>(t.cells);

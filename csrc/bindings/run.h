@@ -44,13 +44,15 @@ struct HeldInputs {
   template <class T>
   LayerInputs<T> inputs(const CellInfo& cell, const LayerSizes& s) const {
     LayerInputs<T> in;
-    in.sequence = {s.T, s.B, s.packed ? s.batch_sizes.data() : nullptr, s.packed ? s.offsets.data() : nullptr};
+    in.sequence = {s.T, s.B, s.packed ? s.batch_sizes.data() : nullptr, s.packed ? s.offsets.data() : nullptr,
+                   s.packed ? s.lengths.data() : nullptr};
     in.I = s.I;
     in.H = s.H;
     in.P = s.P;
     in.directions = s.directions;
     in.variant = cell.variant;
     in.projection = s.projection;
+    in.reversed = s.reversed;
     if (x.defined()) {
       in.x = pointer<T>(x);
       in.x_step = s.packed ? 0 : x.stride(0);
@@ -108,6 +110,8 @@ struct BackwardTensors {
   at::Tensor y, saved, cells, grad_y, grad_h_n, grad_c_n;
   at::Tensor grad_x, grad_h0, grad_c0;  // shape [0]: not asked for
   std::vector<at::Tensor> grad_weights;
+  Bptt bptt;
+  at::Tensor record;  // [D, N, kRecorded], or undefined
 };
 
 template <class T>

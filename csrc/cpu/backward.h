@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cells/all.h"
+#include "cpu/backward_step.h"
 #include "cpu/gradients.h"
 #include "cpu/job.h"
 #include "cpu/pack.h"
@@ -14,50 +15,24 @@ namespace RNNFAST_NAMESPACE {
 
 // One thread's share of one direction.
 template <class Cell, class T>
-class BackwardScan {
-  using V = TargetVec<T>;
-  static constexpr int N = V::kLanes;
-  static constexpr int G = Cell::kGates;
-  static constexpr int kSaved = Cell::kSaved;
+class BackwardScan : BackwardStep<Cell, T> {
+  using Step = BackwardStep<Cell, T>;
+  using Step::args_, Step::in_, Step::seq_, Step::control_;
+  using Step::d_, Step::reverse_, Step::by_units_, Step::index_, Step::count_, Step::barrier_;
+  using Step::delta_, Step::grad_h_, Step::cell_output_, Step::carry_;
+  using Step::H_, Step::P_, Step::delta_stride_, Step::units_, Step::outputs_, Step::rows_;
+  using Step::had_step_, Step::has_next_, Step::step_end_, Step::delta_step_, Step::grad_h_step_;
+  using Step::N, Step::G;
+  using typename Step::V;
 
  public:
   BackwardScan(const BackwardJob<T>& job, int direction, int index, int count, Barrier& barrier,
                Gradients<Cell, T>& gradients)
-      : cell_(job.args->in.variant),
-        args_(*job.args),
-        in_(job.args->in),
-        seq_(job.args->in.sequence),
-        space_(*job.space),
-        chunk_steps_(job.plan->chunk_steps),
-        gradients_(gradients),
-        d_(direction),
-        reverse_(direction == 1),
-        by_units_(job.plan->split == Split::kUnits),
-        index_(index),
-        count_(count),
-        barrier_(barrier),
-        H_(in_.H),
-        P_(in_.P),
-        y_stride_(in_.directions * in_.P),
-        delta_stride_(Cell::kDelta * in_.H) {
-    const auto share = [&](int64_t columns) {
-      const int64_t vectors = vectors_of<T>(columns);
-      return by_units_ ? split_range(vectors, index, count) : Range{0, vectors};
-    };
-    units_ = share(H_);
-    outputs_ = share(P_);
-    rows_ = by_units_ ? Range{0, seq_.B} : split_range(seq_.B, index, count);
-    T* const space = job.workspace + direction * space_.direction_size;
-    delta_ = delta_step_ = space + space_.delta;
-    edge_ = space + space_.edge;
-    grad_h_ = space + space_.grad_h;
-    cell_output_ = space + space_.cell_output;
-    packed_hh_ = space + space_.packed_hh;
-    packed_hr_ = space + space_.packed_hr;
-    carry_ = space + space_.carry;
-    zeros_ = job.workspace + space_.zeros;
-    if (kSaved > 0) saved_ = args_.saved + d_ * seq_.rows() * kSaved * H_;
-    if (Cell::kHasCell) cells_ = args_.cells + d_ * seq_.rows() * H_;
+      : Step(job, direction, index, count, barrier), chunk_steps_(job.plan->chunk_steps), gradients_(gradients) {
+    T* const memory = job.workspace + direction * job.space->direction_size;
+    edge_ = memory + job.space->edge;
+    packed_hh_ = memory + job.space->packed_hh;
+    packed_hr_ = memory + job.space->packed_hr;
   }
 
   void run() {
@@ -128,7 +103,7 @@ class BackwardScan {
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 1
         for (int v = 0; v < NV; ++v)
-          s.finish(tile.acc[r][v], first + r, panel.column + v * N, v == NV - 1 ? panel.last_valid : N);
+          s.receive_output(tile.acc[r][v], first + r, panel.column + v * N, v == NV - 1 ? panel.last_valid : N);
     }
   };
 
@@ -157,66 +132,11 @@ class BackwardScan {
     }
   };
 
-  RNNFAST_INLINE void prefetch(int64_t b, int64_t unit) {
-    if constexpr (kSaved > 0) {
-      const T* saved = saved_step_ + b * kSaved * H_ + unit;
-#pragma GCC unroll 4
-      for (int s = 0; s < kSaved; ++s) __builtin_prefetch(saved + s * H_);
-    }
-    if constexpr (Cell::kHasCell) __builtin_prefetch(cells_before_ + b * H_ + unit);
-    if (args_.grad_y) __builtin_prefetch(grad_y_step_ + b * y_stride_ + unit);
-    T* delta = delta_step_ + b * delta_stride_ + unit;
-#pragma GCC unroll 4
-    for (int g = 0; g < Cell::kDelta; ++g) __builtin_prefetch(delta + g * H_, 1);
-  }
-
-  // The total error signal of one sample and one vector of columns of h. back: what comes back from the next step.
-  RNNFAST_INLINE void receive(V back, int64_t b, int64_t column, int valid, bool recurrent) {
-    V dh = back;
-    if (!recurrent && args_.grad_h_n) dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * P_ + column, valid);
-    if (args_.grad_y) dh = dh + load_first<V>(grad_y_step_ + b * y_stride_ + column, valid);
-    if constexpr (Cell::kHasCell)
-      if (in_.projection) return store_first(grad_h_step_ + b * P_ + column, dh, valid);
-    finish(dh, b, column, valid);
-  }
-
-  // The cell's backward for one sample and one vector of units. dh: the gradient of the cell's output.
-  RNNFAST_INLINE void finish(V dh, int64_t b, int64_t unit, int valid) {
-    typename Cell::template Seen<V> seen;
-    if constexpr (kSaved > 0) {
-      const T* saved = saved_step_ + b * kSaved * H_ + unit;
-#pragma GCC unroll 4
-      for (int s = 0; s < kSaved; ++s) seen.saved[s] = load_first<V>(saved + s * H_, valid);
-    }
-    if constexpr (Cell::kBackwardSeesHidden) seen.h = load_first<V>(y_step_ + b * y_stride_ + unit, valid);
-    if constexpr (Cell::kBackwardSeesPrevious)
-      seen.h_prev = load_first<V>((b < had_step_ ? y_before_ + b * y_stride_ : initial_hidden(b)) + unit, valid);
-    T* const carry = carry_ + b * H_ + unit;
-    V dc = dh;
-    if constexpr (Cell::kHasCell) {
-      seen.c = load_first<V>(cells_step_ + b * H_ + unit, valid);
-      seen.c_prev = load_first<V>((b < had_step_ ? cells_before_ + b * H_ : initial_cell(b)) + unit, valid);
-      dc = load_first<V>(carry, valid) + cell_.cell_gradient(dh, seen);
-      if (in_.projection) store_first(output_step_ + b * H_ + unit, cell_.output(seen), valid);
-    }
-    if constexpr (Cell::kDirect) dh = dh + load_first<V>(carry, valid);
-    const auto result = cell_.backward(dh, dc, seen);
-    T* const delta = delta_step_ + b * delta_stride_ + unit;
-#pragma GCC unroll 4
-    for (int g = 0; g < Cell::kDelta; ++g) store_first(delta + g * H_, result.delta[g], valid);
-    if constexpr (Cell::kHasCell || Cell::kDirect) store_first(carry, result.carry, valid);
-  }
-
-  const T* initial_cell(int64_t b) const { return in_.c0 ? in_.c0 + (d_ * seq_.B + b) * H_ : zeros_; }
-  const T* initial_hidden(int64_t b) const { return in_.h0 ? in_.h0 + (d_ * seq_.B + b) * P_ : zeros_; }
-
-  Range unit_columns() const { return {units_.begin * N, units_.end * N < H_ ? units_.end * N : H_}; }
-
   // dc starts as c_n's gradient for every sample, whenever its last step is.
   void set_initial_carry() {
     if constexpr (!Cell::kHasCell && !Cell::kDirect) return;
     const T* from = Cell::kHasCell ? args_.grad_c_n : nullptr;
-    const Range cols = unit_columns();
+    const Range cols = this->unit_columns();
     for (int64_t b = rows_.begin; b < rows_.end; ++b)
       for (int64_t j = cols.begin; j < cols.end; ++j)
         carry_[b * H_ + j] = from ? from[(d_ * seq_.B + b) * H_ + j] : T(0);
@@ -238,27 +158,13 @@ class BackwardScan {
   }
 
   void step(int64_t t) {
-    const int64_t row = seq_.first_row(t), active = seq_.active(t), local = row - first_row_;
-    had_step_ = seq_.active_before(t, reverse_);
-    const int64_t has_next = seq_.active_after(t, reverse_);
-    const int64_t before = had_step_ ? seq_.first_row(reverse_ ? t + 1 : t - 1) : 0;
-    const int64_t end = rows_.end < active ? rows_.end : active;
-    const int64_t recurrent_end = rows_.end < has_next ? rows_.end : has_next;
+    // What the step after this one left.
     delta_next_ = edge_kept_ ? edge_ : delta_step_ + Cell::kDeltaRecurrent * H_;
     next_stride_ = edge_kept_ ? G * H_ : delta_stride_;
     edge_kept_ = false;
-    delta_step_ = delta_ + local * delta_stride_;
-    step_end_ = end;
-    if constexpr (kSaved > 0) saved_step_ = saved_ + row * kSaved * H_;
-    if constexpr (Cell::kHasCell) {
-      cells_step_ = cells_ + row * H_;
-      cells_before_ = cells_ + before * H_;
-      grad_h_step_ = grad_h_ + local * P_;
-      output_step_ = cell_output_ + local * H_;
-    }
-    y_step_ = args_.y + row * y_stride_ + d_ * P_;
-    y_before_ = args_.y + before * y_stride_ + d_ * P_;
-    if (args_.grad_y) grad_y_step_ = args_.grad_y + row * y_stride_ + d_ * P_;
+    this->start_step(t, seq_.first_row(t) - first_row_);
+    const int64_t end = step_end_, comes_back = control_.all_cut() ? 0 : has_next_;
+    const int64_t recurrent_end = rows_.end < comes_back ? rows_.end : comes_back;
     for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
       const T* weights = packed_hh_ + panel.column * G * H_;
       StepBlock<nv.value, true> recurrent{*this, panel, weights};
@@ -266,17 +172,19 @@ class BackwardScan {
       StepBlock<nv.value, false> last{*this, panel, weights};
       for_row_blocks(recurrent_end > rows_.begin ? recurrent_end : rows_.begin, end, last);
     });
-    if (by_units_) barrier_.wait(count_);
+    if (control_.active()) this->limit_hidden();
     if constexpr (Cell::kHasCell) {
       if (in_.projection) {
+        if (by_units_) barrier_.wait(count_);
         for_panels<T>(units_, H_, [&](auto nv, const Panel& panel) {
           OutputBlock<nv.value> block{*this, panel, packed_hr_ + panel.column * P_};
           for_row_blocks(rows_.begin, end, block);
         });
-        if (by_units_) barrier_.wait(count_);
       }
     }
-    if (args_.grad_h0 && had_step_ < active) {
+    if (control_.active()) this->finish_controlled();
+    if (by_units_) barrier_.wait(count_);
+    if (args_.grad_h0 && had_step_ < seq_.active(t)) {
       const int64_t begin = rows_.begin > had_step_ ? rows_.begin : had_step_;
       for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
         InitialBlock<nv.value> block{*this, panel, packed_hh_ + panel.column * G * H_};
@@ -287,7 +195,7 @@ class BackwardScan {
 
   // What the next chunk's first step needs of this one's delta.
   void keep_edge() {
-    const Range cols = unit_columns();
+    const Range cols = this->unit_columns();
     for (int64_t b = rows_.begin; b < step_end_; ++b)
       for (int g = 0; g < G; ++g)
         for (int64_t j = cols.begin; j < cols.end; ++j)
@@ -297,35 +205,20 @@ class BackwardScan {
 
   void finish_initial_cells() {
     if (!Cell::kHasCell || !args_.grad_c0) return;
-    const Range cols = unit_columns();
+    const Range cols = this->unit_columns();
     for (int64_t b = rows_.begin; b < rows_.end; ++b)
       for (int64_t j = cols.begin; j < cols.end; ++j)
         args_.grad_c0[(d_ * seq_.B + b) * H_ + j] = carry_[b * H_ + j];
   }
 
-  const Cell cell_;
-  const LayerBackward<T>& args_;
-  const LayerInputs<T>& in_;
-  const Sequence& seq_;
-  const BackwardSpace& space_;
   const int64_t chunk_steps_;
   Gradients<Cell, T>& gradients_;
-  int d_;
-  bool reverse_, by_units_;
-  int index_, count_;
-  Barrier& barrier_;
-  int64_t H_, P_, y_stride_, delta_stride_;
-
-  Range units_, outputs_, rows_;  // vectors of hidden units, vectors of columns of h, samples
-  T *delta_, *edge_, *grad_h_, *cell_output_, *packed_hh_, *packed_hr_, *carry_;
-  const T *saved_ = nullptr, *cells_ = nullptr, *zeros_;
+  T *edge_, *packed_hh_, *packed_hr_;
 
   // The chunk and the step at work.
-  int64_t first_row_ = 0, had_step_ = 0, step_end_ = 0, next_stride_ = 0;
+  int64_t first_row_ = 0, next_stride_ = 0;
   bool edge_kept_ = false;
-  const T *saved_step_ = nullptr, *cells_step_ = nullptr, *cells_before_ = nullptr;
-  const T *y_step_ = nullptr, *y_before_ = nullptr, *grad_y_step_ = nullptr, *delta_next_ = nullptr;
-  T *delta_step_ = nullptr, *grad_h_step_ = nullptr, *output_step_ = nullptr;
+  const T* delta_next_ = nullptr;
 };
 
 template <class Cell, class T>

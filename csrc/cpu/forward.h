@@ -31,7 +31,7 @@ class ForwardScan {
         space_(*job.space),
         workspace_(job.workspace + direction * job.space->size),
         d_(direction),
-        reverse_(direction == 1),
+        reverse_(direction == 1 || in_.reversed),
         by_units_(job.plan->split == Split::kUnits),
         index_(index),
         count_(count),

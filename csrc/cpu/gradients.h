@@ -152,7 +152,7 @@ class Gradients {
         while (seq.first_row(t + 1) <= row) ++t;
       }
       const int64_t b = row - seq.first_row(t);
-      const bool reverse = g.d_ == 1;
+      const bool reverse = g.d_ == 1 || g.in_.reversed;
       if (b < seq.active_before(t, reverse))
         return g.args_.y + (seq.first_row(reverse ? t + 1 : t - 1) + b) * g.y_stride_ + g.d_ * g.P_;
       return g.in_.h0 ? g.in_.h0 + (g.d_ * seq.B + b) * g.P_ : g.zeros_;

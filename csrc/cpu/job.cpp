@@ -60,8 +60,9 @@ ForwardSpace forward_space(const CellInfo& cell, const LayerShape& s, const Laye
 }
 
 BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const LayerPlan& plan, int lanes,
-                             int64_t rows, bool wants_grad_x) {
+                             int64_t rows, bool wants_grad_x, const Bptt& bptt, bool record) {
   BackwardSpace space;
+  const bool norms = bptt.clip == Bptt::kNorm || record;
   Layout direction;
   const int64_t chunk_rows = std::min(rows, plan.chunk_steps * s.B);
   space.delta = direction.take(chunk_rows * cell.delta * s.H);
@@ -71,7 +72,11 @@ BackwardSpace backward_space(const CellInfo& cell, const LayerShape& s, const La
     space.grad_h = direction.take(chunk_rows * s.P);
     space.cell_output = direction.take(chunk_rows * s.H);
     space.packed_hr = direction.take(s.P * padded(s.H, lanes));
+    if (norms) space.grad_output = direction.take(s.B * s.H);
+  } else if (bptt.active() || record) {
+    space.grad_h = direction.take(s.B * s.P);
   }
+  if (norms) space.partials = direction.take(int64_t(4) * plan.threads * s.B);
   space.carry = direction.take(s.B * s.H);
   space.direction_size = direction.size();
 

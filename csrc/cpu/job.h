@@ -39,10 +39,12 @@ struct BackwardSpace {
   // Of one direction.
   int64_t delta = 0;                     // [rows of a chunk, delta * H]
   int64_t edge = 0;                      // [B, G * H]: the recurrent share of delta at the step a chunk ends with
-  int64_t grad_h = 0;                    // projection: [rows of a chunk, P], total dL/dh
+  int64_t grad_h = 0;                    // total dL/dh: projection: [rows of a chunk, P]; under control: [B, P]
   int64_t cell_output = 0;               // projection: [rows of a chunk, H], h before the projection
   int64_t packed_hh = 0, packed_hr = 0;  // W_hh, W_hr
   int64_t carry = 0;                     // [B, H]: dc, or what goes back to h past the gates
+  int64_t grad_output = 0;               // projection, with norms: [B, H], the gradient of the cell's output
+  int64_t partials = 0;                  // with norms: [2, threads, B, 2]; see cpu/control.h
   int64_t direction_size = 0;
   // Shared.
   int64_t zeros = 0;
@@ -52,7 +54,7 @@ struct BackwardSpace {
   int64_t size = 0;
 };
 BackwardSpace backward_space(const CellInfo& cell, const LayerShape& shape, const LayerPlan& plan, int lanes,
-                             int64_t rows, bool wants_grad_x);
+                             int64_t rows, bool wants_grad_x, const Bptt& bptt = {}, bool record = false);
 
 template <class Args, class Space, class T>
 struct Job {

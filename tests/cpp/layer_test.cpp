@@ -35,6 +35,7 @@ struct Variant {
   bool training;
   InputWeights input;
   bool prepacked = false;
+  bool record = false;
 };
 
 template <class T>
@@ -77,10 +78,12 @@ void run_kernels(const Problem& p, const Variant& v, Buffers<T>& b) {
   plan.split = v.split;
   plan.block_k = 7;
   plan.chunk_steps = std::min<int64_t>(2, p.T);
-  const BackwardSpace back_space = backward_space(p.cell, shape, plan, lanes, p.rows(), true);
+  const BackwardSpace back_space = backward_space(p.cell, shape, plan, lanes, p.rows(), true, p.bptt, v.record);
   std::vector<T> back_workspace(static_cast<size_t>(back_space.size));
   LayerBackward<T> back;
   back.in = b.in;
+  back.bptt = p.bptt;
+  if (v.record) back.record = b.record.data();
   back.y = b.y.data(), back.saved = b.saved.data(), back.cells = b.cells.data();
   back.grad_y = b.grad_y.data(), back.grad_h_n = b.grad_h.data();
   if (p.cell.has_cell) back.grad_c_n = b.grad_c.data(), back.grad_c0 = b.dc0.data();
@@ -111,29 +114,36 @@ void compare(const char* name, const std::vector<T>& got, const Doubles& want, c
 }
 
 template <class T>
+void check_training(const Problem& p, const Variant& training, const Buffers<double>& want) {
+  Buffers<T> got(p);
+  run_kernels<T>(p, training, got);
+  const auto same = [&](const char* name, const std::vector<T>& g, const Doubles& w) {
+    compare(name, g, w, training, p);
+  };
+  same("y", got.y, want.y), same("h_n", got.h_n, want.h_n), same("c_n", got.c_n, want.c_n);
+  same("saved", got.saved, want.saved), same("cells", got.cells, want.cells);
+  same("dx", got.dx, want.dx), same("dh0", got.dh0, want.dh0), same("dc0", got.dc0, want.dc0);
+  static const char* const kNames[] = {"dw_ih", "dw_hh", "db_ih", "db_hh", "dw_hr"};
+  for (int d = 0; d < p.D; ++d)
+    for (int k = 0; k < 5; ++k) same(kNames[k], got.dw[d][k], want.dw[d][k]);
+  if (training.record) same("record", got.record, want.record);
+}
+
+template <class T>
 void check_problem(const Problem& p, const Buffers<double>& want) {
   for (const Kernels* target : kernels_available())
     for (int threads : {1, 2, 3})
       for (Split split : {Split::kUnits, Split::kRows}) {
         const InputWeights input = threads == 2 ? InputWeights::kPacked : InputWeights::kPanels;
         const Variant training{target, threads, split, true, input};
-        Buffers<T> got(p);
-        run_kernels<T>(p, training, got);
-        const auto same = [&](const char* name, const std::vector<T>& g, const Doubles& w) {
-          compare(name, g, w, training, p);
-        };
-        same("y", got.y, want.y), same("h_n", got.h_n, want.h_n), same("c_n", got.c_n, want.c_n);
-        same("saved", got.saved, want.saved), same("cells", got.cells, want.cells);
-        same("dx", got.dx, want.dx), same("dh0", got.dh0, want.dh0), same("dc0", got.dc0, want.dc0);
-        static const char* const kNames[] = {"dw_ih", "dw_hh", "db_ih", "db_hh", "dw_hr"};
-        for (int d = 0; d < p.D; ++d)
-          for (int k = 0; k < 5; ++k) same(kNames[k], got.dw[d][k], want.dw[d][k]);
+        check_training<T>(p, training, want);
         for (bool prepacked : {false, true}) {
           const Variant inference{target,   threads, split, false, prepacked ? InputWeights::kPacked : input,
                                   prepacked};
           Buffers<T> infer(p);
           run_kernels<T>(p, inference, infer);
-          same("inference y", infer.y, want.y), same("inference c_n", infer.c_n, want.c_n);
+          compare("inference y", infer.y, want.y, training, p);
+          compare("inference c_n", infer.c_n, want.c_n, training, p);
         }
       }
 }
@@ -159,6 +169,34 @@ TEST(layers_match_the_scalar_loop) {
             check_problem<float>(p, want);
           }
         }
+}
+
+// Limits small enough to act on most steps, cuts, and records, in the combinations that take ways of their own.
+TEST(controlled_signals_match_the_scalar_loop) {
+  set_team_kind(TeamKind::kStdThread);
+  const Bptt controls[] = {{Bptt::kNone, 0, 0},     {Bptt::kNone, 0, 2},   {Bptt::kValue, 0.05, 0},
+                           {Bptt::kValue, 0.05, 3}, {Bptt::kNorm, 0.3, 0}, {Bptt::kNorm, 0.3, 1}};
+  for (const CellKind kind :
+       {CellKind::lstm, CellKind::gru, CellKind::rnn_tanh, CellKind::rnn_relu, CellKind::rnn_sigmoid})
+    for (const Bptt& bptt : controls)
+      for (bool packed : {false, true}) {
+        std::vector<int64_t> outputs{37};
+        if (kind == CellKind::lstm) outputs.push_back(19);
+        for (int64_t P : outputs) {
+          Problem p(kind, 7, 5, 3, 37, P, 2, packed, true);
+          p.bptt = bptt;
+          Buffers<double> want(p);
+          run_reference(p, want);
+          for (const Kernels* target : kernels_available())
+            for (int threads : {1, 2, 3})
+              for (Split split : {Split::kUnits, Split::kRows})
+                for (bool record : {false, true}) {
+                  const Variant v{target, threads, split, true, InputWeights::kPacked, false, record};
+                  check_training<double>(p, v, want);
+                  check_training<float>(p, v, want);
+                }
+        }
+      }
 }
 
 namespace {

@@ -2,12 +2,12 @@
 """NumPy float64 references of every cell, by the name of its op. They say what is right."""
 
 from tests.reference import common
-from tests.reference.common import Array, Cell, Layer, ScanGradients, Weights
+from tests.reference.common import FREE, Array, Cell, Control, Layer, ScanGradients, Weights
 from tests.reference.elman import Elman
 from tests.reference.gru import Gru
 from tests.reference.lstm import Lstm
 
-__all__ = ["CELLS", "Array", "Layer", "ScanGradients", "Weights", "layer_backward", "layer_forward"]
+__all__ = ["CELLS", "Array", "Control", "Layer", "ScanGradients", "Weights", "layer_backward", "layer_forward"]
 
 CELLS: dict[str, Cell] = {
     "lstm": Lstm(),
@@ -32,6 +32,7 @@ def layer_backward(
     weights: list[Weights],
     layer: Layer,
     batch_sizes: list[int],
+    control: Control = FREE,
 ) -> list[ScanGradients]:
     """BPTT: the gradients of each direction; dL/dx is the sum of theirs."""
-    return common.layer_backward(CELLS[cell], grad_y, grad_h_n, grad_c_n, x, weights, layer, batch_sizes)
+    return common.layer_backward(CELLS[cell], grad_y, grad_h_n, grad_c_n, x, weights, layer, batch_sizes, control)

@@ -34,6 +34,41 @@ class Weights:
     w_hr: Array | None = None
 
 
+@dataclass(frozen=True)
+class Control:
+    """What is done to the error signal: clip "value", "norm" or None, at a limit; cut every so many steps, or never."""
+
+    clip: str | None = None
+    limit: float = 0.0
+    steps: int | None = None
+
+    def limited(self, signal: Array) -> Array:
+        """A step's signal [n, features], limited by element or by sample."""
+        if self.clip == "value":
+            return np.clip(signal, -self.limit, self.limit)
+        if self.clip == "norm":
+            norms = np.sqrt((signal**2).sum(axis=1, keepdims=True))
+            return np.where(norms > self.limit, signal * (self.limit / np.maximum(norms, 1e-300)), signal)
+        return signal
+
+    def passes(self, p: int, n: int, batch_sizes: list[int], reverse: bool) -> Array:
+        """[n, 1]: 0 for samples at whose step p (in processing order, of the first n samples) the signal ends, else 1.
+
+        A sample of length T_b visits its own steps 0 ... T_b - 1; nothing passes from its step t to t - 1 where
+        (T_b - t) mod steps = 0 and t >= 1.
+        """
+        passes = np.ones((n, 1))
+        for b in range(n):
+            length = sum(size > b for size in batch_sizes)
+            t = p - (len(batch_sizes) - length) if reverse else p
+            if self.steps is not None and t >= 1 and (length - t) % self.steps == 0:
+                passes[b] = 0
+        return passes
+
+
+FREE = Control()
+
+
 @dataclass
 class Scan:
     """What one direction's forward pass leaves."""
@@ -53,6 +88,7 @@ class ScanGradients:
     h0: Array
     c0: Array
     weights: Weights
+    norms: Array  # [N, 2]: of each row's total dL/dh and dL/dc, before they are limited (0 without a cell state)
 
 
 class Cell(Protocol):
@@ -75,6 +111,7 @@ class Cell(Protocol):
         scan: Scan,
         batch_sizes: list[int],
         reverse: bool,
+        control: Control,
     ) -> ScanGradients:
         """Processing order backwards. grad_y [N, P], grad_h_n [B, P], grad_c_n [B, H] (unused without a cell state)."""
         ...
@@ -117,10 +154,11 @@ def layer_backward(
     weights: list[Weights],
     layer: Layer,
     batch_sizes: list[int],
+    control: Control = FREE,
 ) -> list[ScanGradients]:
     """Of each direction; dL/dx is the sum of theirs. grad_y [N, D*P], grad_h_n and grad_c_n as h_n and c_n."""
     parts = np.split(grad_y, len(weights), axis=1)
     return [
-        cell.scan_backward(parts[d], grad_h_n[d], grad_c_n[d], x, w, layer.scans[d], batch_sizes, d == 1)
+        cell.scan_backward(parts[d], grad_h_n[d], grad_c_n[d], x, w, layer.scans[d], batch_sizes, d == 1, control)
         for d, w in enumerate(weights)
     ]

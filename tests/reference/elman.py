@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.reference.common import Array, Scan, ScanGradients, Weights, sigmoid, steps
+from tests.reference.common import Array, Control, Scan, ScanGradients, Weights, sigmoid, steps
 
 # phi(a), and its derivative from a.
 PHI: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
@@ -52,12 +52,17 @@ class Elman:
         scan: Scan,
         batch_sizes: list[int],
         reverse: bool,
+        control: Control,
     ) -> ScanGradients:
         a: Array = scan.kept
         dh = grad_h_n.copy()  # the error signal on its way back, for each sample
         delta = np.zeros_like(a)
-        for s, n in reversed(steps(batch_sizes, reverse)):
-            delta[s] = (dh[:n] + grad_y[s]) * self.slope(a[s])
-            dh[:n] = delta[s] @ w.w_hh
+        norms = np.zeros((len(a), 2))
+        for p, (s, n) in reversed(list(enumerate(steps(batch_sizes, reverse)))):
+            dh_t = dh[:n] + grad_y[s]
+            norms[s, 0] = np.linalg.norm(dh_t, axis=1)
+            delta[s] = control.limited(dh_t) * self.slope(a[s])
+            dh[:n] = delta[s] @ w.w_hh * control.passes(p, n, batch_sizes, reverse)
         bias = delta.sum(axis=0)
-        return ScanGradients(delta @ w.w_ih, dh, np.zeros(0), Weights(delta.T @ x, delta.T @ scan.h_prev, bias, bias))
+        weights = Weights(delta.T @ x, delta.T @ scan.h_prev, bias, bias)
+        return ScanGradients(delta @ w.w_ih, dh, np.zeros(0), weights, norms)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.reference.common import Array, Scan, ScanGradients, Weights, sigmoid, steps
+from tests.reference.common import Array, Control, Scan, ScanGradients, Weights, sigmoid, steps
 
 
 @dataclass
@@ -58,18 +58,22 @@ class Gru:
         scan: Scan,
         batch_sizes: list[int],
         reverse: bool,
+        control: Control,
     ) -> ScanGradients:
         kept: Kept = scan.kept
         dh = grad_h_n.copy()  # the error signal on its way back, for each sample
         dv, du = (np.zeros((x.shape[0], w.w_hh.shape[0])) for _ in range(2))  # dL/dv and dL/du of each row
-        for s, active in reversed(steps(batch_sizes, reverse)):
+        norms = np.zeros((len(x), 2))
+        for p, (s, active) in reversed(list(enumerate(steps(batch_sizes, reverse)))):
             r, z, n, u_n = kept.r[s], kept.z[s], kept.n[s], kept.u_n[s]
             dh_t = dh[:active] + grad_y[s]
+            norms[s, 0] = np.linalg.norm(dh_t, axis=1)
+            dh_t = control.limited(dh_t)
             d_n = dh_t * (1 - z) * (1 - n**2)
             d_z = dh_t * (scan.h_prev[s] - n) * z * (1 - z)
             d_r = d_n * u_n * r * (1 - r)
             dv[s] = np.concatenate([d_r, d_z, d_n], axis=1)
             du[s] = np.concatenate([d_r, d_z, d_n * r], axis=1)
-            dh[:active] = dh_t * z + du[s] @ w.w_hh
+            dh[:active] = (dh_t * z + du[s] @ w.w_hh) * control.passes(p, active, batch_sizes, reverse)
         weights = Weights(dv.T @ x, du.T @ scan.h_prev, dv.sum(axis=0), du.sum(axis=0))
-        return ScanGradients(dv @ w.w_ih, dh, np.zeros(0), weights)
+        return ScanGradients(dv @ w.w_ih, dh, np.zeros(0), weights, norms)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.reference.common import Array, Scan, ScanGradients, Weights, sigmoid, steps
+from tests.reference.common import Array, Control, Scan, ScanGradients, Weights, sigmoid, steps
 
 
 @dataclass
@@ -64,17 +64,22 @@ class Lstm:
         scan: Scan,
         batch_sizes: list[int],
         reverse: bool,
+        control: Control,
     ) -> ScanGradients:
         kept: Kept = scan.kept
         dh, dc = grad_h_n.copy(), grad_c_n.copy()  # the error signal on its way back, for each sample
         dh_all = np.zeros_like(scan.y)  # dL/dh_t
         delta = np.zeros_like(kept.gates)
-        for s, n in reversed(steps(batch_sizes, reverse)):
+        norms = np.zeros((len(x), 2))
+        for p, (s, n) in reversed(list(enumerate(steps(batch_sizes, reverse)))):
             i, f, g, o = np.split(kept.gates[s], 4, axis=1)
             tanh_c = np.tanh(kept.cells[s])
-            dh_all[s] = dh[:n] + grad_y[s]
+            dh_t = dh[:n] + grad_y[s]
+            dh_all[s] = control.limited(dh_t)
             dm = dh_all[s] if w.w_hr is None else dh_all[s] @ w.w_hr
             dc_t = dc[:n] + dm * o * (1 - tanh_c**2)
+            norms[s] = np.stack([np.linalg.norm(dh_t, axis=1), np.linalg.norm(dc_t, axis=1)], axis=1)
+            dc_t = control.limited(dc_t)
             delta[s] = np.concatenate(
                 [
                     dc_t * g * i * (1 - i),
@@ -84,8 +89,10 @@ class Lstm:
                 ],
                 axis=1,
             )
-            dc[:n] = dc_t * f
-            dh[:n] = delta[s] @ w.w_hh
+            passes = control.passes(p, n, batch_sizes, reverse)
+            dc[:n] = dc_t * f * passes
+            dh[:n] = delta[s] @ w.w_hh * passes
         bias = delta.sum(axis=0)
         w_hr = None if w.w_hr is None else dh_all.T @ kept.m
-        return ScanGradients(delta @ w.w_ih, dh, dc, Weights(delta.T @ x, delta.T @ scan.h_prev, bias, bias, w_hr))
+        weights = Weights(delta.T @ x, delta.T @ scan.h_prev, bias, bias, w_hr)
+        return ScanGradients(delta @ w.w_ih, dh, dc, weights, norms)

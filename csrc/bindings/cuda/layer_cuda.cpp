@@ -10,6 +10,7 @@
 #include "bindings/cuda/gemm.h"
 #include "bindings/explain_cuda.h"
 #include "bindings/layer_ops.h"
+#include "bindings/recorder.h"
 #include "bindings/run.h"
 #include "cuda/layer.h"
 
@@ -106,9 +107,12 @@ void backward(const LayerCall& call, const LayerSizes& s, const BackwardTensors&
     if (call.has_biases) args.grad_b_ih[d] = output<S>(w[2]), args.grad_b_hh[d] = output<S>(w[3]);
     if (s.projection) args.grad_w_hr[d] = output<S>(w[s.weights_each - 1]);
   }
+  const Bptt& bptt = call.options.bptt;
+  args.limits = {bptt.clip == Bptt::kValue, bptt.clip == Bptt::kNorm, bptt.limit, bptt.steps};
   const bool tf32 = may_round_to_tf32();
   CudaShape shape = shape_of(call.kind, s, call.x.scalar_type(), tf32);
   shape.backward = true;
+  shape.clip_norm = args.limits.clip_norm;
   const CudaPlan plan = plan_cuda(shape, this_device(), false);
   const at::Tensor memory = workspace(cuda::backward_workspace_bytes<S>(call.kind, args, plan), call.x);
   TorchGemm gemm(tf32);
@@ -132,7 +136,18 @@ void with_storage(at::ScalarType dtype, const F& f) {
   }
 }
 
+// What the CUDA kernels cannot do yet is refused, not left undone.
+void check_options(const LayerCall& call, bool backward) {
+  const auto refuse = [&](const char* what) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, op_name(call.kind, backward), ": ", what, " is not implemented for CUDA");
+  };
+  if (call.options.checkpoint > 0) refuse("checkpoint_every");
+  if (call.options.check) refuse("nan_policy='raise'");
+  if (backward && is_recording(call.options.recorder)) refuse("diagnostics.gradient_flow");
+}
+
 LayerResult layer_cuda(const LayerCall& call, bool save) {
+  check_options(call, false);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   const c10::DeviceGuard device(call.x.device());
@@ -146,10 +161,11 @@ LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& 
                                    const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                    const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                    const c10::List<bool>& output_mask) {
+  check_options(call, true);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
-                        cells, output_mask.size());
+                        cells, output_mask.size(), call.options.checkpoint);
   const c10::DeviceGuard device(call.x.device());
   BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
   if (s.rows > 0) with_storage(call.x.scalar_type(), [&](auto type) { backward<decltype(type)>(call, s, t); });
@@ -159,8 +175,10 @@ LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& 
 template <CellKind kKind>
 LayerResult layer_op_cuda(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
                           at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                          bool bidirectional, bool save) {
-  return layer_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, save);
+                          bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
+  return layer_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                     LayerOptions::read(kKind, limit, bptt)},
+                    save);
 }
 
 template <CellKind kKind>
@@ -169,9 +187,10 @@ LayerGradients layer_backward_op_cuda(const OptionalTensor& grad_y, const Option
                                       const OptionalTensor& c0, at::TensorList weights,
                                       const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                                       const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                      c10::List<bool> output_mask) {
-  return layer_backward_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional}, grad_y,
-                             grad_h_n, grad_c_n, y, saved, cells, output_mask);
+                                      c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return layer_backward_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+                              LayerOptions::read(kKind, limit, bptt)},
+                             grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 }  // namespace

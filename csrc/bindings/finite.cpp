@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/finite.h"
+
+#include <c10/util/Exception.h>
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+namespace rnnfast {
+namespace {
+
+// By bits, which compilers turn into vectors.
+template <class T>
+bool all_finite(const T* values, int64_t n) {
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  constexpr Bits kExponent = sizeof(T) == 4 ? Bits(0x7f800000u) : Bits(0x7ff0000000000000ull);
+  Bits bad = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    bad |= Bits((bits & kExponent) == kExponent);
+  }
+  return bad == 0;
+}
+
+[[noreturn]] void raise(const LayerCall& call, bool backward, const char* what, int64_t d, int64_t t, int64_t b) {
+  TORCH_CHECK(false, op_name(call.kind, backward), ": nan_policy='raise': ", what, " is not finite at layer ",
+              call.options.layer, ", direction ", d, ", step ", t, ", sample ", b,
+              call.batch_sizes ? " (in the order of the packed batch)" : "");
+}
+
+// visit(direction, step, sample, row) in processing order, or the other way round.
+template <class F>
+void for_rows(const LayerSizes& s, bool backward, F visit) {
+  for (int64_t d = 0; d < s.directions; ++d)
+    for (int64_t p = 0; p < s.T; ++p) {
+      const int64_t t = Sequence::time_of(p, s.T, (d == 1 || s.reversed) != backward);
+      const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
+      const int64_t active = s.packed ? s.batch_sizes[size_t(t)] : s.B;
+      for (int64_t b = 0; b < active; ++b) visit(d, t, b, first + b);
+    }
+}
+
+template <class T>
+void check(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, const at::Tensor& cells,
+           int64_t direction, int64_t begin) {
+  const T* const h = y.const_data_ptr<T>();
+  const T* const c = cells.numel() > 0 ? cells.const_data_ptr<T>() : nullptr;
+  if (all_finite(h, y.numel()) && (!c || all_finite(c, cells.numel()))) return;
+  for_rows(s, false, [&](int64_t d, int64_t t, int64_t b, int64_t row) {
+    if (c && !all_finite(c + (d * s.rows + row) * s.H, s.H))
+      raise(call, false, "the state c", direction + d, begin + t, b);
+    if (!all_finite(h + (row * s.directions + d) * s.P, s.P))
+      raise(call, false, "the state h", direction + d, begin + t, b);
+  });
+}
+
+template <class T>
+void check(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, int64_t direction, int64_t begin) {
+  const T* const r = record.const_data_ptr<T>();
+  for_rows(s, true, [&](int64_t d, int64_t t, int64_t b, int64_t row) {
+    const T* const norms = r + (d * s.rows + row) * kRecorded;
+    if (!std::isfinite(norms[0])) raise(call, true, "the error signal dL/dh", direction + d, begin + t, b);
+    if (!std::isfinite(norms[1])) raise(call, true, "the error signal dL/dc", direction + d, begin + t, b);
+  });
+}
+
+}  // namespace
+
+void check_states(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, const at::Tensor& cells,
+                  int64_t direction, int64_t begin) {
+  if (y.scalar_type() == at::kFloat) {
+    check<float>(call, s, y, cells, direction, begin);
+  } else {
+    check<double>(call, s, y, cells, direction, begin);
+  }
+}
+
+void check_signals(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, int64_t direction,
+                   int64_t begin) {
+  if (record.scalar_type() == at::kFloat) {
+    check<float>(call, s, record, direction, begin);
+  } else {
+    check<double>(call, s, record, direction, begin);
+  }
+}
+
+}  // namespace rnnfast

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// nan_policy="raise": the first state, or error signal, that is not finite, in the order in which it arose.
+#pragma once
+
+#include "bindings/layer_ops.h"
+
+namespace rnnfast {
+
+// After a forward pass. y [T, B, D*P] or [N, D*P]; cells [D, N, H] or shape [0]. Throws std::runtime_error
+// (RuntimeError) that names layer, direction, step and sample. Of a segment: its direction, and its first step.
+void check_states(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& y, const at::Tensor& cells,
+                  int64_t direction = 0, int64_t begin = 0);
+
+// After a backward pass; record [D, N, kRecorded].
+void check_signals(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& record, int64_t direction = 0,
+                   int64_t begin = 0);
+
+}  // namespace rnnfast

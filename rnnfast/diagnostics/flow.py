@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the backward kernels saw of the error signal: recorded, in words, as pictures, for TensorBoard."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnfast.base import RNNBase
+from rnnfast.ops import _C
+from rnnfast.specs import MODES
+
+__all__ = ["GradientFlow", "gradient_flow"]
+
+GATES = {
+    "lstm": ("input gate", "forget gate", "cell candidate", "output gate"),
+    "gru": ("reset gate", "update gate", "candidate"),
+}
+_FIXED = 5  # columns before those of the gates: csrc/bindings/recorder.h
+
+# From one end of the sequence to the other, as a factor: what counts as gone, and as grown out of hand.
+VANISHED, EXPLODED = 1e-3, 1e3
+
+
+def gradient_flow(module: RNNBase) -> "GradientFlow":
+    """Records the error signal of each step, layer and direction while backward passes of a module run::
+
+        with rnnfast.diagnostics.gradient_flow(model.rnn) as flow:
+            loss = criterion(model(x), target)
+            loss.backward()
+        print(flow.summary())
+
+    The backward kernels themselves record, without hooks; outside the block nothing is recorded and nothing costs.
+
+    Args:
+        module: an rnnfast.RNN, LSTM or GRU (of a model, its recurrent module). Forward and backward pass must both run
+            inside the block.
+
+    Returns:
+        A context manager that gives itself: :class:`GradientFlow`.
+
+    Raises:
+        TypeError: module is something else.
+    """
+    if not isinstance(module, RNNBase):
+        hint = ""
+        if isinstance(module, torch.nn.Module):
+            found = [name for name, child in module.named_modules() if isinstance(child, RNNBase) and name]
+            hint = f"; it contains {', '.join(found)}" if found else ""
+        raise TypeError(
+            "rnnfast.diagnostics.gradient_flow: module: expected an rnnfast.RNN, LSTM or GRU, "
+            f"got {type(module).__name__}{hint}"
+        )
+    return GradientFlow(module)
+
+
+class GradientFlow:
+    """What :func:`gradient_flow` gives. All arrays are float64 tensors [layers, directions, T], of the last backward
+    pass; steps are time steps (a reverse direction visits them from the last to the first). NaN where a layer had no
+    backward pass.
+
+    Attributes:
+        dh, dh_max: mean and maximum over the batch of a sample's norm of the total dL/dh_t, before any limit. Packed:
+            over the samples that have the step.
+        dc, dc_max: likewise of dL/dc_t; zeros for cells without c.
+        clipped: the fraction that bptt_clip limited: of elements ("value") or of samples ("norm"), dL/dh and dL/dc
+            together.
+        saturated: the fraction of gates that hardly pass a gradient: sigmoids below 0.1 or above 0.9, tanh beyond 0.9
+            in absolute value (relu: units at zero); the mean over the gates in `saturated_gates`.
+        saturated_gates: the same for each gate, by its name.
+    """
+
+    def __init__(self, module: RNNBase) -> None:
+        self._module = module
+        self._gates = GATES.get(MODES[module.mode].name, ("activation",))
+        self._recorder = 0
+        self._before = 0
+        self._last: dict[int, Tensor] = {}  # layer -> [D, T, _FIXED + gates]
+
+    def __enter__(self) -> "GradientFlow":
+        """Recording begins."""
+        if self._recorder:
+            raise RuntimeError("rnnfast.diagnostics.gradient_flow: this recording has begun before: make another")
+        self._recorder = _C.open_recorder()
+        self._before = self._module._recorder
+        self._module._recorder = self._recorder
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Recording ends; what was recorded stays."""
+        self._collect()
+        if self._before:
+            self._module._recorder = self._before
+        else:
+            self._module.__dict__.pop("_recorder", None)
+        _C.close_recorder(self._recorder)
+
+    def _collect(self) -> None:
+        for layer, flow in _C.take_recorded(self._recorder):
+            self._last[layer] = flow
+
+    def _columns(self, first: int, last: int) -> Tensor:
+        """[layers, directions, T, columns] of the recordings."""
+        self._collect()
+        if not self._last:
+            raise RuntimeError(
+                "rnnfast.diagnostics.gradient_flow: nothing is recorded yet: run the module and a backward pass "
+                "inside the `with` block"
+            )
+        newest = next(reversed(self._last.values()))
+        absent = torch.full_like(newest, math.nan)
+        layers = [self._last.get(layer, absent) for layer in range(self._module.num_layers)]
+        if any(flow.shape != newest.shape for flow in layers):
+            raise RuntimeError("rnnfast.diagnostics.gradient_flow: the last backward pass did not reach every layer")
+        return torch.stack(layers)[..., first:last]
+
+    def _column(self, index: int) -> Tensor:
+        return self._columns(index, index + 1)[..., 0]
+
+    @property
+    def dh(self) -> Tensor:
+        """Mean over the batch of the norm of dL/dh_t [layers, directions, T]."""
+        return self._column(0)
+
+    @property
+    def dh_max(self) -> Tensor:
+        """Its maximum over the batch."""
+        return self._column(1)
+
+    @property
+    def dc(self) -> Tensor:
+        """Mean over the batch of the norm of dL/dc_t [layers, directions, T]."""
+        return self._column(2)
+
+    @property
+    def dc_max(self) -> Tensor:
+        """Its maximum over the batch."""
+        return self._column(3)
+
+    @property
+    def clipped(self) -> Tensor:
+        """The fraction limited [layers, directions, T]."""
+        return self._column(4)
+
+    @property
+    def saturated(self) -> Tensor:
+        """The fraction of gates saturated [layers, directions, T]."""
+        return self._columns(_FIXED, _FIXED + len(self._gates)).mean(-1)
+
+    @property
+    def saturated_gates(self) -> dict[str, Tensor]:
+        """The fraction saturated of each gate, by its name."""
+        return {name: self._column(_FIXED + i) for i, name in enumerate(self._gates)}
+
+    def summary(self) -> str:
+        """A line for each layer and direction: what is left of the signal at the far end, what was limited."""
+        dh, clipped, saturated = self.dh, self.clipped, self.saturated
+        lines = []
+        for layer in range(dh.shape[0]):
+            for direction in range(dh.shape[1]):
+                name = f"layer {layer}" + (", reverse" if direction else "")
+                # In the order in which the signal travels: from the step processed last to the first.
+                signal = dh[layer, direction] if direction else dh[layer, direction].flip(0)
+                line = f"{name}: {_course(signal)}"
+                limited, gates = float(clipped[layer, direction].mean()), float(saturated[layer, direction].mean())
+                if limited > 0:
+                    line += f"; bptt_clip limited {limited:.0%} of it"
+                if math.isfinite(gates):
+                    line += f"; {gates:.0%} of the gates are saturated"
+                lines.append(line)
+        return "\n".join(lines)
+
+    def plot(self, path: Any = None) -> Any:
+        """Heat maps over time and layers: the norm of dL/dh (log scale), saturation, what was limited.
+
+        Args:
+            path: where to save the picture, or None.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (extra `demo`).
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "rnnfast.diagnostics: plot() needs matplotlib: pip install 'rnnfast[demo]', or matplotlib itself"
+            ) from error
+        clipped = self.clipped
+        maps = [("log10 of the mean norm of dL/dh", self.dh.clamp_min(1e-45).log10()), ("saturated", self.saturated)]
+        if bool((clipped > 0).any()):
+            maps.append(("limited by bptt_clip", clipped))
+        layers, directions, steps = clipped.shape
+        names = [f"layer {i}" + (", reverse" if d else "") for i in range(layers) for d in range(directions)]
+        figure = Figure(figsize=(9, 1.2 + len(maps) * (0.9 + 0.35 * len(names))), layout="constrained")
+        for axis, (title, values) in zip(figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps, strict=True):
+            limits = {} if title.startswith("log10") else {"vmin": 0.0, "vmax": 1.0}
+            image = axis.imshow(
+                values.reshape(-1, steps), aspect="auto", interpolation="nearest", origin="lower", **limits
+            )
+            axis.set_yticks(range(len(names)), names)
+            axis.set_xlabel("time step")
+            axis.set_title(title)
+            figure.colorbar(image, ax=axis)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+    def log(self, writer: Any, step: int) -> None:
+        """Scalars for TensorBoard: for each layer and direction the norms at both ends of the sequence, and fractions.
+
+        writer: a torch.utils.tensorboard.SummaryWriter, or anything with its add_scalar(tag, value, step).
+        """
+        dh, dc, clipped, saturated = self.dh, self.dc, self.clipped, self.saturated
+        for layer in range(dh.shape[0]):
+            for direction in range(dh.shape[1]):
+                tag = f"gradient_flow/layer_{layer}" + ("_reverse" if direction else "")
+                last, first = (0, -1) if direction else (-1, 0)
+                at = (layer, direction)
+                scalars = {
+                    "dh_last_step": dh[at][last],
+                    "dh_first_step": dh[at][first],
+                    "clipped": clipped[at].mean(),
+                    "saturated": saturated[at].mean(),
+                }
+                if MODES[self._module.mode].has_cell:
+                    scalars |= {"dc_last_step": dc[at][last], "dc_first_step": dc[at][first]}
+                for name, value in scalars.items():
+                    writer.add_scalar(f"{tag}/{name}", float(value), step)
+
+
+def _course(signal: Tensor) -> str:
+    """What becomes of a signal [T] on its way."""
+    values = [float(v) for v in signal]
+    if all(math.isnan(v) for v in values):
+        return "no backward pass"
+    bad = next((i for i, v in enumerate(values) if not math.isfinite(v)), None)
+    if bad is not None:
+        return f"not finite after {bad} steps"
+    start = next((i for i, v in enumerate(values) if v > 0), None)
+    if start is None:
+        return "no signal arrives"
+    steps = len(values) - 1 - start
+    ratio = values[-1] / values[start]
+    if steps == 0:
+        return f"the signal is {values[start]:.1e} at its one step"
+    if ratio == 0:
+        gone = next(i for i, v in enumerate(values[start:]) if v == 0)
+        return f"vanishes: nothing of the signal is left after {gone} steps"
+    if ratio < VANISHED:
+        return f"vanishes: {ratio:.0e} of the signal is left after {steps} steps"
+    if ratio > EXPLODED:
+        return f"explodes: the signal is {ratio:.0e} times as large after {steps} steps"
+    return f"is kept: {ratio:.2g} of the signal is left after {steps} steps"
