@@ -4,6 +4,7 @@
 // P flops, and with a projection 2 B H P.
 #include <limits.h>
 
+#include "cuda/footprint.h"
 #include "cuda/gradients.h"
 #include "cuda/rows.h"
 
@@ -24,6 +25,7 @@ struct BackwardSpace {
   S* w_ih = nullptr;                                   // [G*H, I], gradients.h
   S* h_prev = nullptr;                                 // [N, P], gradients.h
   V* partial_sums = nullptr;                           // gradients.h
+  S* exchange[2] = {nullptr, nullptr};                 // persistent path: delta, padded (footprint.h)
   unsigned* counter[2] = {nullptr, nullptr};           // persistent path
   int64_t *batch_sizes = nullptr, *offsets = nullptr;  // packed
   size_t bytes = 0;
@@ -37,7 +39,9 @@ struct BackwardSpace {
     for (int i = 0; i < (persistent ? plan.directions : 1); ++i) {
       delta[i] = arena.take<S>(N * cell.delta * H);
       if (cell.carries_backward) carried[i] = arena.take<V>(B * H);
-      if (persistent) counter[i] = arena.take<unsigned>(1);
+      if (!persistent) continue;
+      exchange[i] = arena.take<S>(exchange_elements(cell.gates, B, H, sizeof(S)));
+      counter[i] = arena.take<unsigned>(1);
     }
     if (!persistent) returned = arena.take<V>(B * P);
     if (args.limits.clip_norm) hidden_factor = arena.take<V>(B);
@@ -107,6 +111,7 @@ class BackwardDriver {
       if (args_.grad_c0) result.grad_c0 = args_.grad_c0 + cells;
     }
     result.delta = space_.delta[slot];
+    result.exchange = space_.exchange[slot];
     result.carried = space_.carried[slot];
     result.counter = space_.counter[slot];
     result.reverse = d == 1;

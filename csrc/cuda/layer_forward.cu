@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forward pass of a layer on a device. Products: x W_ih^T over all rows, 2 N I G H flops; step path: each step
 // 2 B G H P, and with a projection 2 B H P.
+#include "cuda/footprint.h"
 #include "cuda/layer_parts.h"
 #include "cuda/rows.h"
 
@@ -17,7 +18,7 @@ struct ForwardSpace {
   V* carried[2] = {nullptr, nullptr};                  // [B, H]
   V* recurrent = nullptr;                              // step path, apart gates: [B, G*H]
   S* cell_output = nullptr;                            // step path, projection: [B, H]
-  S* hidden[2] = {nullptr, nullptr};                   // persistent path: [2, B, H]
+  S* hidden[2] = {nullptr, nullptr};                   // persistent path: exchanged h, footprint.h
   unsigned* counter[2] = {nullptr, nullptr};           // persistent path
   int64_t *batch_sizes = nullptr, *offsets = nullptr;  // persistent path, packed
   bool gates_in_saved = false;
@@ -35,7 +36,9 @@ struct ForwardSpace {
       const int64_t most = chunk_steps * B;  // rows
       if (!gates_in_saved) gates[i] = arena.take<V>((N < most ? N : most) * cell.gates * H);
       if (cell.carries_forward) carried[i] = arena.take<V>(B * H);
-      if (persistent) hidden[i] = arena.take<S>(2 * B * H), counter[i] = arena.take<unsigned>(1);
+      if (!persistent) continue;
+      hidden[i] = arena.take<S>(hidden_elements(B, H, sizeof(S)));
+      counter[i] = arena.take<unsigned>(1);
     }
     if (persistent) {
       if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
