@@ -95,7 +95,7 @@ Wide* wide(S* p) {
 }
 
 // Sums over rows: a block takes a warp's width of columns and a chunk of rows, a warp every eighth of them.
-constexpr int kSumWarps = 8;
+constexpr int kSumWarps = 8, kSumThreads = kSumWarps * kWarp;
 constexpr int64_t kLeastChunk = 512, kMostChunks = 128;
 
 template <class S>
@@ -104,26 +104,34 @@ struct SumsLaunch {
   int64_t chunk;  // rows
 };
 
-template <class S>
-RNNFAST_KERNEL(kSumWarps* kWarp, 4)
+// N: neighbouring columns of a thread, so that a warp reads 128 bytes of a row (or more, in double).
+template <class S, int N>
+RNNFAST_KERNEL(kSumThreads, 4)
 partial_sums_kernel(SumsLaunch<S> p) {
   using V = Compute<S>;
-  RNNFAST_SHARED(V, parts, kSumWarps * kWarp);
+  RNNFAST_SHARED(V, parts, kSumThreads * N);
   const int64_t columns = static_cast<int64_t>(p.sums.blocks) * p.sums.H;
-  const int64_t column = static_cast<int64_t>(block_index()) * kWarp + lane_index();
+  const int64_t column = (static_cast<int64_t>(block_index()) * kWarp + lane_index()) * N;
   const int64_t begin = block_index_y() * p.chunk;
   const int64_t end = begin + p.chunk < p.sums.rows ? begin + p.chunk : p.sums.rows;
-  V sum = 0;
+  V sum[N] = {};
   if (column < columns) {
 #pragma unroll 4
-    for (int64_t row = begin + warp_index(); row < end; row += kSumWarps)
-      sum += widen(p.sums.delta[row * columns + column]);
+    for (int64_t row = begin + warp_index(); row < end; row += kSumWarps) {
+      const auto values = *reinterpret_cast<const Pack<S, N>*>(p.sums.delta + row * columns + column);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += widen(values.value[i]);
+    }
   }
-  parts.store(thread_index(), sum);
+#pragma unroll
+  for (int i = 0; i < N; ++i) parts.store(i * kSumThreads + thread_index(), sum[i]);
   sync_block();
   if (warp_index() > 0 || column >= columns) return;
-  for (int w = 1; w < kSumWarps; ++w) sum += parts.load(w * kWarp + lane_index());
-  p.sums.partial[block_index_y() * columns + column] = sum;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    for (int w = 1; w < kSumWarps; ++w) sum[i] += parts.load(i * kSumThreads + w * kWarp + lane_index());
+    p.sums.partial[block_index_y() * columns + column + i] = sum[i];
+  }
 }
 
 template <class S>
@@ -187,11 +195,16 @@ template <class S>
 Status bias_gradients(const BiasGradients<S>& sums, Stream stream) {
   const SumsLaunch<S> p{sums, chunk_rows(sums.rows)};
   const int columns = sums.blocks * sums.H;
+  const bool pairs = sizeof(S) == 2 && columns % 2 == 0;
   Launch l;
-  l.grid_x = (columns - 1) / kWarp + 1;
+  l.grid_x = (columns - 1) / (pairs ? 2 * kWarp : kWarp) + 1;
   l.grid_y = static_cast<int>(bias_chunks(sums.rows));
-  l.block = l.max_threads = kSumWarps * kWarp;
-  RNNFAST_TRY(launch(partial_sums_kernel<S>, l, p, stream));
+  l.block = l.max_threads = kSumThreads;
+  if (pairs) {
+    RNNFAST_TRY(launch(partial_sums_kernel < S, sizeof(S) == 2 ? 2 : 1 >, l, p, stream));
+  } else {
+    RNNFAST_TRY(launch(partial_sums_kernel<S, 1>, l, p, stream));
+  }
   l.grid_x = (columns - 1) / kThreads + 1;
   l.grid_y = 1;
   l.block = l.max_threads = kThreads;
