@@ -13,6 +13,7 @@ struct Sequence {
   int64_t B = 0;                         // batch
   const int64_t* batch_sizes = nullptr;  // [T], non-increasing; null: dense
   const int64_t* offsets = nullptr;      // [T + 1]; null: dense
+  const int64_t* lengths = nullptr;      // [B], each sample's steps (truncated BPTT reads them); null: dense
 
   int64_t active(int64_t t) const { return batch_sizes ? batch_sizes[t] : B; }
   int64_t first_row(int64_t t) const { return offsets ? offsets[t] : t * B; }
@@ -54,7 +55,8 @@ struct LayerInputs {
   int directions = 1;  // direction 1 runs from the last step to the first
   int variant = 0;     // of the cell
   bool projection = false;
-  const T* x = nullptr;  // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
+  bool reversed = false;  // the one direction there is runs from the last step to the first
+  const T* x = nullptr;   // row (t, b) at x + t * x_step + b * x_row; packed: row r at x + r * x_row
   int64_t x_step = 0, x_row = 0;
   const T* h0 = nullptr;  // [D, B, P] or null
   const T* c0 = nullptr;  // [D, B, H] or null
@@ -78,9 +80,28 @@ struct LayerForward {
   bool training = false;  // saved and cells, as far as the cell has any, are written
 };
 
+// The user's control over backpropagation through time. The error signal of step t is the total dL/dh_t, and of
+// cells with c the total dL/dc_t; each is limited before it is used. Exactly: docs/training.md.
+struct Bptt {
+  enum Clip { kNone, kValue, kNorm };
+  Clip clip = kNone;
+  double limit = 0;   // of each element's absolute value, or of a sample's norm over its units
+  int64_t steps = 0;  // nothing comes back from step t to t - 1 where (T_b - t) mod steps = 0; 0: no such cut
+
+  int64_t behind = 0;  // steps that follow outside of this sequence, a segment of a longer one (not with lengths)
+
+  bool active() const { return clip != kNone || steps > 0; }
+};
+
+// What the backward pass can record of each row: the norms of dL/dh and dL/dc before the limit, and what was
+// limited (by value: elements of both; by norm: 0, 1 or 2).
+constexpr int kRecorded = 3;
+
 template <class T>
 struct LayerBackward {
   LayerInputs<T> in;
+  Bptt bptt;
+  T* record = nullptr;   // [D, N, kRecorded], or null
   const T* y = nullptr;  // what the forward pass returned
   const T* saved = nullptr;
   const T* cells = nullptr;

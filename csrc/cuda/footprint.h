@@ -39,8 +39,8 @@ constexpr int tile_columns(int columns, int value_bytes) {
   return columns <= 2 && value_bytes == 4 ? 2 : kMaxColumns;
 }
 
-// Chunks that a thread keeps in registers: 128 words of weights, widened.
-constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 4 : 8; }
+// Chunks that a thread keeps in registers: 128 words of weights, widened; fewer of double, whose sums take more.
+constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 4 : value_bytes == 4 ? 8 : 6; }
 
 constexpr int row_lanes(int rows) {
   int lanes = 1;
@@ -71,7 +71,6 @@ constexpr int kTileColumns = 8;
 constexpr int kMaxTilesForward = 4;   // tiles of rows: 1, 2 or 4 are compiled
 constexpr int kMaxTilesBackward = 2;  // 1 or 2
 constexpr int kBlockWords = 8;        // registers of a lane for a tile of rows and a block of depth
-constexpr int kWeightWords = 128;     // of a lane
 
 constexpr int block_depth(int value_bytes) { return 4 * kPackBytes / value_bytes; }
 
@@ -87,7 +86,8 @@ constexpr int row_tiles(int rows, bool backward) {
 constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
-constexpr int register_blocks(int tiles) { return kWeightWords / kBlockWords / tiles; }
+// Of those, kept in registers: 128, 112 and 96 words of weights, since more tiles have more sums.
+constexpr int register_blocks(int tiles) { return tiles == 1 ? 16 : tiles == 2 ? 7 : 3; }
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);

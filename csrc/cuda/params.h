@@ -94,14 +94,15 @@ struct ScanForwardDirection {
   // `saved` is written: whoever writes a unit's saved values has read its gates_x before.
   const Compute<S>* gates_x = nullptr;
   int64_t gates_stride = 0;
-  const S* h0 = nullptr;          // [B, H] or null
-  const S* c0 = nullptr;          // [B, H] or null
-  S* h_n = nullptr;               // [B, H]
-  S* c_n = nullptr;               // [B, H]
-  S* y = nullptr;                 // row r at y + r * y_stride: this direction's columns
-  Compute<S>* saved = nullptr;    // [N, S*H] or null
-  Compute<S>* cells = nullptr;    // [N, H] or null
-  S* hidden = nullptr;            // [2, B, H]: h of this step and of the one before, exchanged between blocks
+  const S* h0 = nullptr;        // [B, H] or null
+  const S* c0 = nullptr;        // [B, H] or null
+  S* h_n = nullptr;             // [B, H]
+  S* c_n = nullptr;             // [B, H]
+  S* y = nullptr;               // row r at y + r * y_stride: this direction's columns
+  Compute<S>* saved = nullptr;  // [N, S*H] or null
+  Compute<S>* cells = nullptr;  // [N, H] or null
+  S* hidden =
+      nullptr;  // [2, B, exchange_ld] (footprint.h): h of this step and of the one before, exchanged by blocks
   Compute<S>* carried = nullptr;  // [B, H], for what goes from step to step (unit.h), where it has no better place
   unsigned* counter = nullptr;    // of the grid barrier, zero
   bool reverse = false;
@@ -133,6 +134,7 @@ struct ScanBackwardDirection {
   S* grad_h0 = nullptr;           // [B, H] or null
   S* grad_c0 = nullptr;           // [B, H] or null
   S* delta = nullptr;             // [N, kDelta*H], written once; blocks exchange it from step to step
+  S* exchange = nullptr;          // [2, B, G, exchange_ld] (footprint.h), where H is not whole packs of 16 bytes
   Compute<S>* carried = nullptr;  // [B, H], as forward
   unsigned* counter = nullptr;
   bool reverse = false;

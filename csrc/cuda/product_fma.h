@@ -47,7 +47,6 @@ class ProductFma {
   static constexpr int kKept = fma_slice::register_chunks(sizeof(S));
   // Chunks whose state is asked for at once; as many again are in flight while these are multiplied.
   static constexpr int kGroup = kTile < 4 ? 4 / kTile : 1;
-  static_assert(kKept % kGroup == 0, "whole groups in registers");
   using StatePack = Pack<S, kPack>;
 
  public:
@@ -69,21 +68,18 @@ class ProductFma {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) from[r] = source.row(row_ + r);
 #pragma unroll
-    for (int c = 0; c < kKept; ++c) {
-      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(source.value(from[r], depth_of(c) + i));
-    }
-    for (int c = kKept; c < chunks_; ++c)
+    for (int c = 0; c < kKept; ++c)
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        StatePack pack;
+        sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
+        const StatePack pack = source.template load<kPack>(from[r], depth_of(c));
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) pack.value[i] = source.value(from[r], depth_of(c) + i);
-        shared_.template store_pack<kPack>(shared_index(c, r), pack);
+        for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(pack.value[i]);
       }
+    for (int c = kKept; c < chunks_; ++c)
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+        shared_.template store_pack<kPack>(shared_index(c, r), source.template load<kPack>(from[r], depth_of(c)));
   }
 
   // Sample n's values begin at state[first + n * ld], depth of them rounded up to whole packs, the padding finite.
@@ -149,34 +145,43 @@ class ProductFma {
       }
   }
 
+  RNNFAST_DEVICE void add_shared_chunk(V (&acc)[kTile][kRows], int chunk, const StatePack (&h)[kTile]) const {
+    V w[kRows][kPack];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const StatePack pack = shared_.template load_pack<kPack>(shared_index(chunk, r));
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
+    }
+    add_chunk(acc, w, h);
+  }
+
   // now: the state of the tile's first group; afterwards, of the next tile's. columns: how many are left.
   RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
                                     Cursor& cursor, int columns, int first_column, const Partials<V>& out) const {
     V acc[kTile][kRows] = {};
     StatePack ahead[kGroup][kTile];
+    constexpr int kUnrolled = (kKept + kGroup - 1) / kGroup * kGroup;
 #pragma unroll
-    for (int c = 0; c < kKept; c += kGroup)
+    for (int c = 0; c < kUnrolled; c += kGroup)
       if (c < chunks_) {
         load_group(ahead, state, ld, cursor);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i)
-          if (c + i < chunks_) add_chunk(acc, kept_[c + i], now[i]);
+          if (c + i < chunks_) {
+            if (c + i < kKept) {
+              add_chunk(acc, kept_[c + i], now[i]);
+            } else {
+              add_shared_chunk(acc, c + i, now[i]);
+            }
+          }
         copy(now, ahead);
       }
-    for (int c = kKept; c < chunks_; c += kGroup) {
+    for (int c = kUnrolled; c < chunks_; c += kGroup) {
       load_group(ahead, state, ld, cursor);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
-        if (c + i < chunks_) {
-          V w[kRows][kPack];
-#pragma unroll
-          for (int r = 0; r < kRows; ++r) {
-            const StatePack pack = shared_.template load_pack<kPack>(shared_index(c + i, r));
-#pragma unroll
-            for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
-          }
-          add_chunk(acc, w, now[i]);
-        }
+        if (c + i < chunks_) add_shared_chunk(acc, c + i, now[i]);
       copy(now, ahead);
     }
     V sums[kTile * kRows];
@@ -210,7 +215,9 @@ class ProductFma {
             const V sent = upper ? sums[i] : sums[i + kHalf];
             half[i] = (upper ? sums[i + kHalf] : sums[i]) + shuffle_xor(sent, kMask);
           }
-          add_lanes<kMask * 2>(half, first + (upper ? kHalf : 0), columns, first_column, out);
+          add_lanes<kMask * 2>(half,
+                               first + (upper != RNNFAST_MUTATION("product fma: half of the sums") ? kHalf : 0),
+                               columns, first_column, out);
         } else {
           const V both[1] = {sums[0] + shuffle_xor(sums[0], kMask)};
           add_lanes<kMask * 2>(both, first, columns, first_column, out);

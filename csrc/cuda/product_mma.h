@@ -24,25 +24,16 @@ template <class S>
 struct MmaOperand {
   using Operand = S;
   static constexpr int kStep = 16;
-  // Words 2 s and 2 s + 1 of a lane's 16 bytes of the state are its fragment of B for step s.
-  static RNNFAST_DEVICE uint32_t state_word(const Pack<S, 8>& pack, int w) {
-    return fragment_word(pack.value[2 * w], pack.value[2 * w + 1]);
-  }
-  // Of a row of weights, word w of 4 of the lane's 16 bytes of depth, which begin at k.
-  template <class Source, class Row>
-  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int k, int w) {
-    return fragment_word<S>(source.value(from, k + 2 * w), source.value(from, k + 2 * w + 1));
+  // Word j of the 4 of 16 bytes: 2 s and 2 s + 1 are a fragment of B for step s of the block.
+  static RNNFAST_DEVICE uint32_t word(const Pack<S, 8>& pack, int j) {
+    return fragment_word(pack.value[2 * j], pack.value[2 * j + 1]);
   }
 };
 template <>
 struct MmaOperand<float> {
   using Operand = Tf32;
   static constexpr int kStep = 8;
-  static RNNFAST_DEVICE uint32_t state_word(const Pack<float, 4>& pack, int w) { return to_tf32(pack.value[w]); }
-  template <class Source, class Row>
-  static RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int k, int w) {
-    return to_tf32(source.value(from, k + w));
-  }
+  static RNNFAST_DEVICE uint32_t word(const Pack<float, 4>& pack, int j) { return to_tf32(pack.value[j]); }
 };
 
 template <class S, int kTiles>
@@ -60,7 +51,7 @@ class ProductMma {
  public:
   static constexpr CudaProduct kProduct = CudaProduct::kMma;
 
-  // source.value(source.row(m), k): W[m, k], zero where m or k are beyond the slice. shared_offset: of
+  // source.load<kPack>(source.row(m), k): W[m, k ...], zero where m or k are beyond the slice. shared_offset: of
   // mma_slice::weight_bytes of dynamic shared memory.
   template <class Source>
   RNNFAST_DEVICE ProductMma(int shared_offset, int rows, int depth, const Source& source)
@@ -75,25 +66,26 @@ class ProductMma {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) from[t][i] = source.row(t * mma_slice::kTileRows + group_ + 8 * i);
+      for (int i = 0; i < 2; ++i)
+        from[t][i] = source.row(t * mma_slice::kTileRows + group_ +
+                                8 * (RNNFAST_MUTATION("product mma: fragment") ? 1 - i : i));
 #pragma unroll
-    for (int b = 0; b < kKept; ++b) {
-      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
+    for (int b = 0; b < kKept; ++b)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t)
-#pragma unroll
-        for (int w = 0; w < kWords; ++w) kept_[b][t][w] = weight_word(source, from[t][w % 2], b, w);
-    }
+      for (int t = 0; t < kTiles; ++t) load_weights(kept_[b][t], source, from[t], b);
     for (int b = kKept; b < blocks_; ++b)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t)
+      for (int t = 0; t < kTiles; ++t) {
+        uint32_t w[kWords];
+        load_weights(w, source, from[t], b);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           Pack<uint32_t, 4> pack;
 #pragma unroll
-          for (int w = 0; w < 4; ++w) pack.value[w] = weight_word(source, from[t][w % 2], b, 4 * half + w);
+          for (int i = 0; i < 4; ++i) pack.value[i] = w[4 * half + i];
           shared_.template store_pack<4>(shared_index(b, t, half), pack);
         }
+      }
   }
 
   // Sample n's values begin at state[first + n * ld], depth of them rounded up to whole packs, the padding finite.
@@ -112,29 +104,37 @@ class ProductMma {
   RNNFAST_DEVICE int shared_index(int b, int tile, int half) const {
     return ((((b - kKept) * kTiles + tile) * 2 + half) * kScanThreads + thread_index()) * 4;
   }
-  // Word w of 8: fragment w / 4; in it words 0 and 2 are of row g, 1 and 3 of row g + 8; 2 and 3 go with the second
-  // word of B.
+  // A lane's two fragments of A for a block and a tile of rows, which have rows g and g + 8 of it. Words 0 and 2 of
+  // a fragment are of the first, 1 and 3 of the second; 2 and 3 go with the second word of B.
   template <class Source, class Row>
-  RNNFAST_DEVICE uint32_t weight_word(const Source& source, const Row& from, int b, int w) const {
-    return Mma::weight_word(source, from, depth_of(b), w / 4 * 2 + w % 4 / 2);
+  RNNFAST_DEVICE void load_weights(uint32_t (&w)[kWords], const Source& source, const Row (&from)[2], int b) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
+      const StatePack pack = source.template load<kPack>(from[i], depth_of(b));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) w[2 * j + i] = Mma::word(pack, j);
+    }
   }
 
+  // The lane's part of the blocks from (at, k) on, zero beyond depth and columns; moves on. at: index of value k of
+  // sample `group`.
   template <int kColumns, int kGroup>
-  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kColumns], const ExchangeView<S>& state, int64_t first,
-                                 int64_t ld, int columns, int block) const {
+  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kColumns], const ExchangeView<S>& state, int64_t ld,
+                                 int columns, int64_t& at, int& k) const {
+    constexpr int kStep = kScanWarps * kDepth;
 #pragma unroll
-    for (int b = 0; b < kGroup; ++b) {
-      const int k = depth_of(block + b);
+    for (int b = 0; b < kGroup; ++b)
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        const int n = j * mma_slice::kTileColumns + group_;
-        if (k < depth_ && n < columns) {
-          h[b][j] = state.template load_pack<kPack>(first + n * ld + k);
+        if (k + b * kStep < depth_ && j * mma_slice::kTileColumns + group_ < columns) {
+          h[b][j] = state.template load_pack<kPack>(at + b * kStep + j * mma_slice::kTileColumns * ld);
         } else {
           h[b][j] = StatePack{};
         }
       }
-    }
+    at += kGroup * kStep;
+    k += kGroup * kStep;
   }
 
   template <int kColumns>
@@ -145,8 +145,8 @@ class ProductMma {
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
         B b;
-        b.word[0] = Mma::state_word(h[j], 2 * s);
-        b.word[1] = Mma::state_word(h[j], 2 * s + 1);
+        b.word[0] = Mma::word(h[j], 2 * s);
+        b.word[1] = Mma::word(h[j], 2 * s + 1);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
           A a;
@@ -157,6 +157,21 @@ class ProductMma {
       }
   }
 
+  template <int kColumns>
+  RNNFAST_DEVICE void add_shared_block(FragmentC (&c)[kColumns][kTiles], int block,
+                                       const StatePack (&h)[kColumns]) const {
+    uint32_t w[kTiles][kWords];
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Pack<uint32_t, 4> pack = shared_.template load_pack<4>(shared_index(block, t, half));
+#pragma unroll
+        for (int j = 0; j < 4; ++j) w[t][4 * half + j] = pack.value[j];
+      }
+    add_block(c, w, h);
+  }
+
   // columns: how many are left.
   template <int kColumns>
   RNNFAST_DEVICE void multiply_columns(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
@@ -165,32 +180,30 @@ class ProductMma {
     constexpr int kGroup = 4 / kColumns;
     FragmentC c[kColumns][kTiles] = {};
     StatePack now[kGroup][kColumns], ahead[kGroup][kColumns];
-    load_group(now, state, first, ld, columns, 0);
+    int k = depth_of(0);
+    int64_t at = first + group_ * ld + k;
+    load_group(now, state, ld, columns, at, k);
+    constexpr int kUnrolled = (kKept + kGroup - 1) / kGroup * kGroup;
 #pragma unroll
-    for (int b = 0; b < kKept; b += kGroup)
+    for (int b = 0; b < kUnrolled; b += kGroup)
       if (b < blocks_) {
-        load_group(ahead, state, first, ld, columns, b + kGroup);
+        load_group(ahead, state, ld, columns, at, k);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i)
-          if (b + i < blocks_) add_block(c, kept_[b + i], now[i]);
+          if (b + i < blocks_) {
+            if (b + i < kKept) {
+              add_block(c, kept_[b + i], now[i]);
+            } else {
+              add_shared_block(c, b + i, now[i]);
+            }
+          }
         copy(now, ahead);
       }
-    for (int b = kKept; b < blocks_; b += kGroup) {
-      load_group(ahead, state, first, ld, columns, b + kGroup);
+    for (int b = kUnrolled; b < blocks_; b += kGroup) {
+      load_group(ahead, state, ld, columns, at, k);
 #pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        if (b + i >= blocks_) break;
-        uint32_t w[kTiles][kWords];
-#pragma unroll
-        for (int t = 0; t < kTiles; ++t)
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const Pack<uint32_t, 4> pack = shared_.template load_pack<4>(shared_index(b + i, t, half));
-#pragma unroll
-            for (int j = 0; j < 4; ++j) w[t][4 * half + j] = pack.value[j];
-          }
-        add_block(c, w, now[i]);
-      }
+      for (int i = 0; i < kGroup; ++i)
+        if (b + i < blocks_) add_shared_block(c, b + i, now[i]);
       copy(now, ahead);
     }
 #pragma unroll

@@ -26,7 +26,7 @@ RNNFAST_DEVICE T block_reduce(Operation operation, T x, const SharedView<T>& par
 #pragma unroll
   for (int mask = kWarp / 2; mask > 0; mask /= 2) x = operation(x, shuffle_xor(x, mask));
   if (lane_index() == 0) parts.store(warp_index(), x);
-  sync_block();
+  if (!RNNFAST_MUTATION("reduce: barrier")) sync_block();
   T result = parts.load(0);
   for (int w = 1; w < block_warps(); ++w) result = operation(result, parts.load(w));
   sync_block();  // before the next reduction writes

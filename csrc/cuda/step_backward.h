@@ -56,7 +56,8 @@ struct StepSignals {
   }
   RNNFAST_DEVICE typename Cell::template Seen<V> seen(int unit) const {
     typename Cell::template Seen<V> result;
-    Unit::load_seen(result, p.direction, p.y_stride, p.H, p.rows.row + b, p.rows.before + b, b, unit,
+    const int64_t before = RNNFAST_MUTATION("step backward: row before") ? p.rows.row : p.rows.before;
+    Unit::load_seen(result, p.direction, p.y_stride, p.H, p.rows.row + b, before + b, b, unit,
                     b >= p.rows.had_step);
     return result;
   }

@@ -15,11 +15,19 @@ namespace {
 
 __thread Machine* current_machine = nullptr;
 
+// Thrown where a report ends the launch: unwinds the thread that found it. The others are left as they stand, with
+// nothing on their stacks that would have to be destroyed.
+struct Stopped {};
+
 void fiber_main() {
   Machine& m = *current_machine;
   fiber_entered(m.running->fiber, m.origin);
-  m.body(m.argument);
-  m.end();
+  try {
+    m.body(m.argument);
+    m.end();
+  } catch (const Stopped&) {
+  }
+  switch_fiber(m.running->fiber, m.origin, true);
 }
 
 std::string formatted(const char* format, va_list arguments) {
@@ -41,7 +49,7 @@ Outcome outcome(const char* operation, const std::string& text) { return {operat
 
 // What the device refuses, in CUDA's words and the reason.
 Outcome check_shape(const Shape& s, const Settings& set) {
-  const CudaDevice& d = *set.device;
+  const CudaDevice& d = set.device;
   if (s.grid_x < 1 || s.grid_y < 1 || s.grid_y > 65535 || s.block < 1 || s.block > kMaxBlockThreads)
     return outcome("launch", format("invalid configuration argument: grid (%d, %d), block %d (at most %d threads)",
                                     s.grid_x, s.grid_y, s.block, kMaxBlockThreads));
@@ -137,8 +145,7 @@ void Machine::end() {
 
 void Machine::stop(const char* operation, const std::string& text) {
   outcome = {operation, keep_text(kernel_name(what) + ", launch " + std::to_string(number) + ": " + text)};
-  switch_fiber(running->fiber, origin, true);
-  std::abort();  // nobody comes back
+  throw Stopped{};
 }
 
 void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
@@ -150,8 +157,8 @@ void Machine::begin_block(BlockState& block, int index, size_t first_thread) {
   block.barriers = 0;
   block.threads.clear();
   block.warps.assign(size / kWarpLanes, WarpState{});
-  if (!block.shared || block.shared_size < set.device->shared_block) {
-    block.shared_size = set.device->shared_block;
+  if (!block.shared || block.shared_size < set.device.shared_block) {
+    block.shared_size = set.device.shared_block;
     block.shared.reset(new char[static_cast<size_t>(block.shared_size)]);
   }
   std::memset(block.shared.get(), 0xff, static_cast<size_t>(shape.shared_bytes));  // NaN in every format

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "cuda/plan.h"
+
 namespace rnnfast::emulator {
 
 struct Stream {};  // every launch is over when it returns
@@ -32,8 +34,10 @@ Outcome launch(const Shape& shape, const Body& body, Stream, const char* what) {
 }
 
 // Settings of the process; a launch takes them as they are when it begins.
-bool set_device(const std::string& name);  // a name that cuda/plan.h knows; false: unknown. Default: sm_80
-std::string device();
+// The device that launches see: one of cuda/plan.h's by name; processors: how many multiprocessors, if not its own
+// (fewer blocks at once: cheaper, and shapes as they would be of a larger layer). False: unknown. Default: sm_80.
+bool set_device(const std::string& name, int processors = 0);
+CudaDevice device();
 void set_seed(uint64_t seed);     // of the order in which threads run. Default: 0
 void set_race_check(bool check);  // default: on
 

@@ -48,9 +48,9 @@ void* static_shared_bytes(const void* key, int64_t bytes) {
     if (a.key == key) return block.shared.get() + a.offset;
   const int64_t offset = (block.shared_used + 15) / 16 * 16;
   const int64_t of_statics = offset + bytes - m.shape.shared_bytes;
-  if (offset + bytes > m.set.device->shared_block || of_statics > kMaxStaticShared)
+  if (offset + bytes > m.set.device.shared_block || of_statics > kMaxStaticShared)
     fail("shared memory", "%lld bytes of static and %d of dynamic shared memory, %s has %d (%d of them static)",
-         static_cast<long long>(of_statics), m.shape.shared_bytes, m.set.device->name, m.set.device->shared_block,
+         static_cast<long long>(of_statics), m.shape.shared_bytes, m.set.device.name, m.set.device.shared_block,
          kMaxStaticShared);
   block.statics.push_back({key, offset, bytes});
   block.shared_used = offset + bytes;

@@ -9,7 +9,7 @@ namespace rnnfast::emulator {
 namespace {
 
 void need(int architecture, const char* what) {
-  const CudaDevice& device = *machine().set.device;
+  const CudaDevice& device = machine().set.device;
   if (device.architecture < architecture)
     fail("mma", "%s needs sm_%d, the device is %s", what, architecture, device.name);
 }

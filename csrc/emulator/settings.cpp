@@ -10,7 +10,7 @@ namespace rnnfast::emulator {
 namespace {
 
 std::mutex mutex;
-Settings current{nullptr, 0, true};
+Settings current{{}, 0, true};
 Statistics total;
 std::string mutation_name;
 std::atomic<bool> mutated{false};
@@ -18,15 +18,16 @@ std::atomic<uint64_t> hits{0};
 
 }  // namespace
 
-bool set_device(const std::string& name) {
+bool set_device(const std::string& name, int processors) {
   const CudaDevice* const device = cuda_device(name);
-  if (!device) return false;
+  if (!device || processors < 0) return false;
   const std::lock_guard<std::mutex> lock(mutex);
-  current.device = device;
+  current.device = *device;
+  if (processors > 0) current.device.processors = processors;
   return true;
 }
 
-std::string device() { return settings().device->name; }
+CudaDevice device() { return settings().device; }
 
 void set_seed(uint64_t seed) {
   const std::lock_guard<std::mutex> lock(mutex);
@@ -40,7 +41,7 @@ void set_race_check(bool check) {
 
 Settings settings() {
   const std::lock_guard<std::mutex> lock(mutex);
-  if (!current.device) current.device = cuda_device("sm_80");
+  if (current.device.architecture == 0) current.device = *cuda_device("sm_80");
   return current;
 }
 

@@ -18,7 +18,7 @@ namespace rnnfast::emulator {
 constexpr int kMaxBlockThreads = 1024, kMaxStaticShared = 48 * 1024;
 
 struct Settings {
-  const CudaDevice* device;
+  CudaDevice device;
   uint64_t seed;
   bool race_check;
 };
@@ -68,11 +68,15 @@ struct BlockState {
   std::vector<uint32_t> arrivals;  // at grid barriers: the block's barriers passed then
 };
 
+struct GridRounds {
+  unsigned arrived = 0, waited = 0;
+};
+
 struct GridCounter {
   unsigned blocks = 0, arrived = 0;
-  std::vector<uint32_t> released;                     // by all arrivals so far
-  std::vector<std::vector<uint32_t>> of_round;        // by those of each completed round
-  std::unordered_map<int, unsigned> rounds_of_block;  // arrivals of each block
+  std::vector<uint32_t> released;               // by all arrivals so far
+  std::vector<std::vector<uint32_t>> of_round;  // by those of each completed round
+  std::unordered_map<int, GridRounds> rounds_of_block;
   std::vector<FiberThread*> waiting;
 };
 

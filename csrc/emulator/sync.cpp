@@ -111,10 +111,10 @@ void grid_arrive(unsigned* counter, unsigned blocks) {
   if (c.blocks != blocks)
     fail("grid barrier", "block (%d, %d) believes that %u blocks share it, another %u", block.x, block.y, blocks,
          c.blocks);
-  const unsigned rounds = ++c.rounds_of_block[block.index];
-  if (rounds > c.of_round.size() + 1)
-    fail("grid barrier", "block (%d, %d) arrives again before all others have come to the barrier before", block.x,
-         block.y);
+  GridRounds& rounds = c.rounds_of_block[block.index];
+  if (rounds.arrived != rounds.waited)
+    fail("grid barrier", "block (%d, %d) arrives again without having waited for the others", block.x, block.y);
+  ++rounds.arrived;
   block.arrivals.push_back(static_cast<uint32_t>(block.barriers));
   // Released: what this block did before its last barrier, and all that it had acquired by then.
   join(c.released, block.seen);
@@ -149,7 +149,8 @@ void grid_wait(unsigned* counter, unsigned expected) {
     m.wait(Wait::kGrid);
   }
   // Of this round alone: what faster blocks have released since may as well come later.
-  join(self.block->acquired, m.counters[counter].of_round[expected / c.blocks - 1]);
+  join(self.block->acquired, c.of_round[expected / c.blocks - 1]);
+  c.rounds_of_block[self.block->index].waited = expected / c.blocks;
 }
 
 }  // namespace rnnfast::emulator

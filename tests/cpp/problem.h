@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -22,7 +23,8 @@ struct Problem {
   int64_t T, B, I, H, P;
   int D;
   bool packed, biases;
-  std::vector<int64_t> sizes, offsets;
+  std::vector<int64_t> sizes, offsets, lengths;
+  rnnfast::Bptt bptt;
   Doubles x, h0, c0, grad_y, grad_h, grad_c;
   Doubles w[2][5];  // w_ih, w_hh, b_ih, b_hh, w_hr
 
@@ -53,6 +55,8 @@ struct Problem {
       sizes.push_back(std::max<int64_t>(1, B - t * B / T));
       offsets.push_back(offsets.back() + sizes.back());
     }
+    for (int64_t b = 0; b < B; ++b)
+      lengths.push_back(std::count_if(sizes.begin(), sizes.end(), [&](int64_t size) { return size > b; }));
     fill(x, rows() * I);
     fill(h0, D * B * P);
     fill(c0, cell.has_cell ? D * B * H : 0);
@@ -74,14 +78,15 @@ struct Problem {
 template <class T>
 struct Buffers {
   std::vector<T> x, h0, c0, grad_y, grad_h, grad_c, w[2][5];
-  std::vector<T> y, h_n, c_n, saved, cells, dx, dh0, dc0, dw[2][5];
+  std::vector<T> y, h_n, c_n, saved, cells, dx, dh0, dc0, dw[2][5], record;
   rnnfast::LayerInputs<T> in;
 
   explicit Buffers(const Problem& p) {
     const auto copy = [](std::vector<T>& to, const Doubles& from) { to.assign(from.begin(), from.end()); };
     copy(x, p.x), copy(h0, p.h0), copy(c0, p.c0), copy(grad_y, p.grad_y), copy(grad_h, p.grad_h),
         copy(grad_c, p.grad_c);
-    in.sequence = {p.T, p.B, p.packed ? p.sizes.data() : nullptr, p.packed ? p.offsets.data() : nullptr};
+    in.sequence = {p.T, p.B, p.packed ? p.sizes.data() : nullptr, p.packed ? p.offsets.data() : nullptr,
+                   p.packed ? p.lengths.data() : nullptr};
     in.I = p.I, in.H = p.H, in.P = p.P, in.directions = p.D;
     in.variant = p.cell.variant, in.projection = p.projection();
     in.x = x.data(), in.x_step = p.packed ? 0 : p.B * p.I, in.x_row = p.I;
@@ -95,9 +100,25 @@ struct Buffers {
     y.resize(N * D * static_cast<size_t>(p.P));
     saved.resize(D * N * static_cast<size_t>(p.cell.saved) * H);
     cells.resize(p.cell.has_cell ? D * N * H : 0);
+    record.resize(D * N * rnnfast::kRecorded);
     h_n.resize(h0.size()), dh0.resize(h0.size()), c_n.resize(c0.size()), dc0.resize(c0.size()), dx.resize(x.size());
   }
 };
+
+// What is done to a step's error signal, n values of one sample. Sets its norm before, adds to what was limited.
+inline void limit(const rnnfast::Bptt& bptt, double* signal, int64_t n, double* norm, double* limited) {
+  *norm = 0;
+  for (int64_t j = 0; j < n; ++j) *norm += signal[j] * signal[j];
+  *norm = std::sqrt(*norm);
+  const bool scales = bptt.clip == rnnfast::Bptt::kNorm && *norm > bptt.limit;
+  if (scales) ++*limited;
+  for (int64_t j = 0; j < n; ++j) {
+    if (scales) signal[j] *= bptt.limit / *norm;
+    if (bptt.clip != rnnfast::Bptt::kValue) continue;
+    if (std::abs(signal[j]) > bptt.limit) ++*limited;
+    signal[j] = std::clamp(signal[j], -bptt.limit, bptt.limit);
+  }
+}
 
 // Forward and backward of the layer by loops over scalars.
 template <class Cell>
@@ -162,16 +183,23 @@ void run_reference(const Problem& p, Buffers<double>& b) {
           total[size_t(j)] = dh[i * P + j] + p.grad_y[size_t((row * p.D + d) * P + j)];
           dh[i * P + j] = 0;
         }
+        double* const record = &b.record[size_t((d * N + row) * rnnfast::kRecorded)];
+        record[2] = 0;
+        limit(p.bptt, total.data(), P, record, record + 2);
+        Doubles grads(static_cast<size_t>(H)), dcs(static_cast<size_t>(H));
         for (int64_t u = 0; u < H; ++u) {
-          double grad = P == H ? total[size_t(u)] : 0;
+          double& grad = grads[size_t(u)];
+          grad = P == H ? total[size_t(u)] : 0;
           for (int64_t j = 0; P != H && j < P; ++j) {
             grad += total[size_t(j)] * w_hr[j * H + u];
             b.dw[d][4][size_t(j * H + u)] += total[size_t(j)] * output[size_t(row * H + u)];
           }
-          const auto& left = seen[size_t(row * H + u)];
-          double dc = 0;
-          if constexpr (Cell::kHasCell) dc = carry[size_t(i * H + u)] + cell.cell_gradient(grad, left);
-          const auto back = cell.backward(grad, dc, left);
+          if constexpr (Cell::kHasCell)
+            dcs[size_t(u)] = carry[size_t(i * H + u)] + cell.cell_gradient(grad, seen[size_t(row * H + u)]);
+        }
+        limit(p.bptt, dcs.data(), H, record + 1, record + 2);
+        for (int64_t u = 0; u < H; ++u) {
+          const auto back = cell.backward(grads[size_t(u)], dcs[size_t(u)], seen[size_t(row * H + u)]);
           for (int k = 0; k < K; ++k) delta[size_t(k * H + u)] = back.delta[k];
           if (Cell::kHasCell) carry[size_t(i * H + u)] = back.carry;
           if (Cell::kDirect) dh[i * P + u] += back.carry;
@@ -190,6 +218,10 @@ void run_reference(const Problem& p, Buffers<double>& b) {
             b.dw[d][1][size_t(j * P + k)] += recurrent * h_prev[size_t(row * P + k)];
           }
         }
+        const int64_t length = p.packed ? p.lengths[size_t(i)] : p.T, own = d == 1 ? length - 1 - t : t;
+        if (p.bptt.steps == 0 || own < 1 || (length - own) % p.bptt.steps != 0) continue;
+        std::fill_n(dh + i * P, P, 0.0);
+        if (Cell::kHasCell) std::fill_n(&carry[size_t(i * H)], H, 0.0);
       }
     }
     if (Cell::kHasCell) std::copy_n(carry.data(), p.B * H, b.dc0.data() + d * p.B * H);

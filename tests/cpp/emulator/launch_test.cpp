@@ -67,8 +67,8 @@ struct Ring {
   int steps;
 };
 
-// Each value becomes the sum of its two neighbours, `steps` times; through shared memory within a block, through the
-// other half of the exchanged buffer between blocks.
+// Each value becomes the sum of its two neighbours, `steps` times; through shared memory within a block, through
+// the other half of the exchanged buffer between blocks.
 RNNFAST_KERNEL(64, 1) step_ring(Ring p) {
   const int n = grid_blocks() * block_threads(), i = block_index() * block_threads() + thread_index();
   const ExchangeView<float> state(p.state, 2 * n);
@@ -115,7 +115,8 @@ TEST(launch_from_many_threads) {
       for (int i = 0; i < 5; ++i) {
         std::vector<float> values(2 * 64, 1), state(2 * 2 * 64);
         unsigned counter = 0;
-        good[k] += bool(run_cooperative(step_ring, Ring{values.data(), state.data(), &counter, 3}, 2, 64)) && values[9] == 8;
+        good[k] += bool(run_cooperative(step_ring, Ring{values.data(), state.data(), &counter, 3}, 2, 64)) &&
+                   values[9] == 8;
       }
     });
   for (std::thread& thread : team) thread.join();
@@ -168,9 +169,13 @@ TEST(launch_limits) {
     CHECK_CLEAN(try_launch(1, 32, 32, limit.shared_kb * 1024, false));
     CHECK_REPORT(try_launch(1, 32, 32, limit.shared_kb * 1024 + 1, false), "launch", "invalid argument");
     CHECK_CLEAN(try_launch(limit.processors, 32, 32, 0, true));
-    CHECK_REPORT(try_launch(limit.processors + 1, 32, 32, 0, true), "launch", "too many blocks in cooperative launch");
+    CHECK_REPORT(try_launch(limit.processors + 1, 32, 32, 0, true), "launch",
+                 "too many blocks in cooperative launch");
     CHECK_CLEAN(try_launch(limit.processors + 1, 32, 32, 0, false));
   }
+  CHECK(emulator::set_device("sm_90", 3), "a small sm_90");
+  CHECK_CLEAN(try_launch(3, 32, 32, 0, true));
+  CHECK_REPORT(try_launch(4, 32, 32, 0, true), "launch", "sm_90 holds 3 at once");
   CHECK(!emulator::set_device("sm_1"), "an unknown device");
   emulator::set_device("sm_80");
 }

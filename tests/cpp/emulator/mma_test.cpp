@@ -20,7 +20,8 @@ uint32_t pair(float low, float high) {
 
 // Written from PTX's figures for mma.m16n8k8 and mma.m16n8k16: a_i by its row and column.
 template <class S, int K>
-RNNFAST_KERNEL(32, 1) multiply(Product p) {
+RNNFAST_KERNEL(32, 1)
+multiply(Product p) {
   const int group = lane_index() >> 2, in_group = lane_index() % 4;
   FragmentA<S, K> a;
   FragmentB<S, K> b;

@@ -37,19 +37,18 @@ inline bool contains(const char* text, const char* words) {
 }  // namespace RNNFAST_NAMESPACE
 
 // With every one of some orders of the threads.
-#define FOR_SEEDS                                                                                 \
-  for (uint64_t seed = 0; (rnnfast::emulator::set_seed(seed < 10 ? seed : 0), seed < 10); ++seed)
+#define FOR_SEEDS for (uint64_t seed = 0; (rnnfast::emulator::set_seed(seed < 10 ? seed : 0), seed < 10); ++seed)
 
-#define CHECK_CLEAN(status)                                                                                     \
-  do {                                                                                                          \
-    const Status s_ = (status);                                                                                 \
-    CHECK(s_, "%s: %s", s_.operation ? s_.operation : "", s_.text ? s_.text : "");                              \
+#define CHECK_CLEAN(status)                                                        \
+  do {                                                                             \
+    const Status s_ = (status);                                                    \
+    CHECK(s_, "%s: %s", s_.operation ? s_.operation : "", s_.text ? s_.text : ""); \
   } while (false)
 
 // words: a part of the report.
-#define CHECK_REPORT(status, what, words)                                                                       \
-  do {                                                                                                          \
-    const Status s_ = (status);                                                                                 \
-    CHECK(!s_ && s_.operation == std::string(what) && contains(s_.text, words), "expected %s: %s; got %s: %s",  \
-          what, words, s_.operation ? s_.operation : "success", s_.text ? s_.text : "");                        \
+#define CHECK_REPORT(status, what, words)                                                                      \
+  do {                                                                                                         \
+    const Status s_ = (status);                                                                                \
+    CHECK(!s_ && s_.operation == std::string(what) && contains(s_.text, words), "expected %s: %s; got %s: %s", \
+          what, words, s_.operation ? s_.operation : "success", s_.text ? s_.text : "");                       \
   } while (false)

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backward pass's products over all rows of a direction, once its delta stands:
+//   dx = delta_x W_ih        dW_ih = delta_x^T x        dW_hh = delta_u^T h_prev        db = sums of delta
+//   with a projection: dW_hr = (dL/dh)^T (cell's output)
+// delta_x and delta_u are the blocks of delta that belong to the input's and to the recurrent share of the
+// pre-activations. Flops: 2 N G H (2 I + P), and with a projection 2 N H P.
+#pragma once
+
+#include "cuda/layer_parts.h"
+
+namespace RNNFAST_NAMESPACE {
+
+template <class S>
+struct DirectionGradients {
+  int direction = 0;
+  DeviceSequence sequence;
+  Factor<S> x{nullptr, 0};             // [N, I], where dW_ih is asked for
+  const S* delta = nullptr;            // [N, kDelta*H]
+  const S* grad_hidden = nullptr;      // projection: [N, P]
+  const S* cell_output = nullptr;      // projection: [N, H]
+  S* h_prev = nullptr;                 // space: [N, P], where needs_previous_hidden
+  Compute<S>* partial_sums = nullptr;  // space: [bias_chunks(N), kDelta*H], where biases' gradients are asked for
+};
+
+// Whether h_{t-1} of all rows must be gathered: where they are not y's own rows, shifted by a step.
+template <class S>
+bool needs_previous_hidden(const CudaBackward<S>& args) {
+  return args.in.sequence.offsets && (args.grad_w_hh[0] || args.grad_w_hh[1]);
+}
+template <class S>
+bool needs_bias_sums(const CudaBackward<S>& args) {
+  return args.grad_b_ih[0] || args.grad_b_hh[0] || args.grad_b_ih[1] || args.grad_b_hh[1];
+}
+
+// Of one direction. dx of direction 1 is added to that of direction 0.
+template <class S>
+Status direction_gradients(const CudaCell<S>& cell, const CudaBackward<S>& args, const DirectionGradients<S>& of,
+                           const Gemm& gemm, Stream stream);
+
+// All weights' gradients, zero: of a batch without samples.
+template <class S>
+Status zero_gradients(const CudaCell<S>& cell, const CudaBackward<S>& args, Stream stream);
+
+}  // namespace RNNFAST_NAMESPACE
