@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds rnnfast._C. Metadata: pyproject.toml. Instruction sets are chosen inside csrc/cpu/targets, not by flags.
+"""Builds rnnfast._C and, for tests, rnnfast._emulator. Metadata: pyproject.toml. Instruction sets are chosen inside
+csrc/cpu/targets, not by flags.
 
 CUDA kernels are built where torch has CUDA and nvcc is found. RNNFAST_CUDA=0: never; RNNFAST_CUDA=1: or fail.
 Their architectures: TORCH_CUDA_ARCH_LIST, as for any extension of torch ("9.0", "8.0;9.0", ...).
+The emulator runs the same kernels on the host (docs/emulator.md). RNNFAST_EMULATOR=0: not built.
 """
 
 import os
@@ -12,7 +14,7 @@ import sysconfig
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import Extension, setup
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
 
 ROOT = Path(__file__).resolve().parent
@@ -73,6 +75,7 @@ os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 2))
 def extension() -> CppExtension:
     """With or without CUDA. The folders that CMakeLists.txt globs too, and the bindings."""
     files = sources("core", "cells", "cpu", "cuda", "bindings")
+    files = [name for name in files if not name.startswith("csrc/bindings/emulator/")]
     macros = [("RNNFAST_VERSION", f'"{VERSION}"'), *([("RNNFAST_WIDE", None)] if WIDE else [])]
     if WIDE:
         files.append("tests/cpp/targets/wide.cpp")
@@ -98,8 +101,38 @@ def extension() -> CppExtension:
     )
 
 
+def emulator() -> Extension:
+    """The CUDA kernels for the host, without torch; of its headers only pybind11 is used. Compilers take .cu files for
+    nvcc's, so each is included by a file of its own, which ninja compiles anew when what it includes has changed."""
+    files = sources("cells", "cuda", "emulator", "bindings/emulator")
+    folder = ROOT / "build/emulated"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sources("cuda", suffix=".cu"):
+        path = folder / (re.sub(r"\W", "_", name.removeprefix("csrc/").removesuffix(".cu")) + ".cpp")
+        text = f'#include "{name.removeprefix("csrc/")}"\n'
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+        files.append(str(path.relative_to(ROOT)))
+    flags = ["-std=c++17", "-O2", "-fvisibility=hidden", "-g0", *WARNINGS, *SYSTEM_INCLUDES]
+    return Extension(
+        "rnnfast._emulator",
+        files,
+        include_dirs=[str(ROOT / "csrc")],
+        define_macros=[("RNNFAST_EMULATE", None)],
+        extra_compile_args=flags,
+        language="c++",
+    )
+
+
+def extensions() -> list[Extension]:
+    """What is to be built."""
+    if os.environ.get("RNNFAST_PREBUILT"):
+        return []
+    return [extension()] if os.environ.get("RNNFAST_EMULATOR") == "0" else [extension(), emulator()]
+
+
 # RNNFAST_PREBUILT: the extension stands in the tree already, and an editable install need not build it once more.
 setup(
-    ext_modules=[] if os.environ.get("RNNFAST_PREBUILT") else [extension()],
+    ext_modules=extensions(),
     cmdclass={"build_ext": BuildExtension},
 )

@@ -66,7 +66,9 @@ class ProductMma {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) from[t][i] = source.row(t * mma_slice::kTileRows + group_ + 8 * (RNNFAST_MUTATION("product mma: fragment") ? 1 - i : i));
+      for (int i = 0; i < 2; ++i)
+        from[t][i] = source.row(t * mma_slice::kTileRows + group_ +
+                                8 * (RNNFAST_MUTATION("product mma: fragment") ? 1 - i : i));
 #pragma unroll
     for (int b = 0; b < kKept; ++b)
 #pragma unroll

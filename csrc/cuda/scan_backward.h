@@ -214,7 +214,8 @@ class BackwardBlock {
       }
       if (n >= first + pairs_.lanes) load(s, n);
       V carried = kept(n);
-      if (n >= (RNNFAST_MUTATION("scan backward: later") ? s.active : s.later) || cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) {
+      if (n >= (RNNFAST_MUTATION("scan backward: later") ? s.active : s.later) ||
+          cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) {
         returned = 0;
         if (n < s.later) carried = 0;
       }
@@ -226,8 +227,9 @@ class BackwardBlock {
       if (padded())
 #pragma unroll
         for (int g = 0; g < G; ++g)
-          padded_.store(((half(RNNFAST_MUTATION("scan backward: half") ? p + 1 : p) + n) * G + g) * ld_ + pairs_.unit,
-                        Unit::delta_of(result, Cell::kDeltaRecurrent + g));
+          padded_.store(
+              ((half(RNNFAST_MUTATION("scan backward: half") ? p + 1 : p) + n) * G + g) * ld_ + pairs_.unit,
+              Unit::delta_of(result, Cell::kDeltaRecurrent + g));
       if constexpr (kCarriesBackward<Cell>) {
         carried_ = result.carry;
         if (!one_pair_) d_.carried[state(n)] = carried_;

@@ -95,7 +95,8 @@ class ForwardBlock {
           product.multiply(hidden_, (half(p) + first) * ld_, ld_, count, partials);
           if (!RNNFAST_MUTATION("scan forward: barrier")) sync_block();
         }
-        const int n = finish(step, half(RNNFAST_MUTATION("scan forward: half") ? p : p + 1), first, first + count, recurrent, partials);
+        const int n = finish(step, half(RNNFAST_MUTATION("scan forward: half") ? p : p + 1), first, first + count,
+                             recurrent, partials);
         if (first + a_.columns < step.active) {
           store(step, n);
           load_ahead(step, first + a_.columns);

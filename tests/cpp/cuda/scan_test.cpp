@@ -61,7 +61,8 @@ void check_drawn(CudaProduct product, unsigned first, unsigned count) {
   }
 }
 
-// A slice of which a part does not fit the registers: units so that a block's rows are `rows`, forward and backward.
+// A slice of which a part does not fit the registers: units so that a block's rows are `rows`, forward and
+// backward.
 template <class S>
 void check_large(CudaProduct product, CellKind kind, int64_t H, int forward_rows, int backward_rows) {
   Problem p(kind, 2, 3, 2, H, H, 1, false, true);
