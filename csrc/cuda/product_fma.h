@@ -215,7 +215,9 @@ class ProductFma {
             const V sent = upper ? sums[i] : sums[i + kHalf];
             half[i] = (upper ? sums[i + kHalf] : sums[i]) + shuffle_xor(sent, kMask);
           }
-          add_lanes<kMask * 2>(half, first + (upper ? kHalf : 0), columns, first_column, out);
+          add_lanes<kMask * 2>(half,
+                               first + (upper != RNNFAST_MUTATION("product fma: half of the sums") ? kHalf : 0),
+                               columns, first_column, out);
         } else {
           const V both[1] = {sums[0] + shuffle_xor(sums[0], kMask)};
           add_lanes<kMask * 2>(both, first, columns, first_column, out);

@@ -66,14 +66,13 @@ class ProductMma {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) from[t][i] = source.row(t * mma_slice::kTileRows + group_ + 8 * i);
+      for (int i = 0; i < 2; ++i)
+        from[t][i] = source.row(t * mma_slice::kTileRows + group_ +
+                                8 * (RNNFAST_MUTATION("product mma: fragment") ? 1 - i : i));
 #pragma unroll
     for (int b = 0; b < kKept; ++b)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
-        load_weights(kept_[b][t], source, from[t], b);
-      }
+      for (int t = 0; t < kTiles; ++t) load_weights(kept_[b][t], source, from[t], b);
     for (int b = kKept; b < blocks_; ++b)
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
@@ -111,6 +110,7 @@ class ProductMma {
   RNNFAST_DEVICE void load_weights(uint32_t (&w)[kWords], const Source& source, const Row (&from)[2], int b) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
       const StatePack pack = source.template load<kPack>(from[i], depth_of(b));
 #pragma unroll
       for (int j = 0; j < 4; ++j) w[2 * j + i] = Mma::word(pack, j);

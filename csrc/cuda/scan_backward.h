@@ -99,7 +99,7 @@ class BackwardBlock {
         const int end = all - first < a_.columns ? all : first + a_.columns;
         if (first < returning) {
           multiply(product, p, row_before, first, returning < end ? returning : end, partials);
-          sync_block();
+          if (!RNNFAST_MUTATION("scan backward: barrier")) sync_block();
         }
         finish(step, p, first, end, returning, partials);
         if (end < all) {
@@ -113,7 +113,7 @@ class BackwardBlock {
       barrier.arrive();
       step = step_of(p - 1);
       load_ahead(step, 0);
-      barrier.wait();
+      if (!RNNFAST_MUTATION("scan backward: grid barrier")) barrier.wait();
     }
     if (d_.grad_h0) {
       barrier.arrive();
@@ -214,7 +214,8 @@ class BackwardBlock {
       }
       if (n >= first + pairs_.lanes) load(s, n);
       V carried = kept(n);
-      if (n >= s.later || cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) {
+      if (n >= (RNNFAST_MUTATION("scan backward: later") ? s.active : s.later) ||
+          cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) {
         returned = 0;
         if (n < s.later) carried = 0;
       }
@@ -226,8 +227,9 @@ class BackwardBlock {
       if (padded())
 #pragma unroll
         for (int g = 0; g < G; ++g)
-          padded_.store(((half(p) + n) * G + g) * ld_ + pairs_.unit,
-                        Unit::delta_of(result, Cell::kDeltaRecurrent + g));
+          padded_.store(
+              ((half(RNNFAST_MUTATION("scan backward: half") ? p + 1 : p) + n) * G + g) * ld_ + pairs_.unit,
+              Unit::delta_of(result, Cell::kDeltaRecurrent + g));
       if constexpr (kCarriesBackward<Cell>) {
         carried_ = result.carry;
         if (!one_pair_) d_.carried[state(n)] = carried_;

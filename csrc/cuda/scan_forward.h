@@ -93,19 +93,21 @@ class ForwardBlock {
         const int count = step.active - first < a_.columns ? step.active - first : a_.columns;
         if (recurrent) {
           product.multiply(hidden_, (half(p) + first) * ld_, ld_, count, partials);
-          sync_block();
+          if (!RNNFAST_MUTATION("scan forward: barrier")) sync_block();
         }
-        const int n = finish(step, half(p + 1), first, first + count, recurrent, partials);
+        const int n = finish(step, half(RNNFAST_MUTATION("scan forward: half") ? p : p + 1), first, first + count,
+                             recurrent, partials);
         if (first + a_.columns < step.active) {
           store(step, n);
           load_ahead(step, first + a_.columns);
-          sync_block();  // the next pass's sums stand where these did
+          // The next pass's sums stand where these did.
+          if (!RNNFAST_MUTATION("scan forward: barrier of passes")) sync_block();
         } else if (p + 1 < T) {
           barrier.arrive();
           store(step, n);
           step = step_of(p + 1);
           load_ahead(step, 0);
-          barrier.wait();
+          if (!RNNFAST_MUTATION("scan forward: grid barrier")) barrier.wait();
           break;
         } else {
           store(step, n);
@@ -135,7 +137,7 @@ class ForwardBlock {
         for (int which = 0; which < 2; ++which) {
           const int64_t row = (half(which) + n) * ld_;
           hidden_.store(row + pairs_.unit, h);
-          if (pairs_.unit == a_.H - 1)
+          if (pairs_.unit == a_.H - 1 && !RNNFAST_MUTATION("scan forward: padding"))
             for (int64_t j = a_.H; j < ld_; ++j) hidden_.store(row + j, narrow<S>(V(0)));
         }
         if constexpr (kCarriesForward<Cell>) {
