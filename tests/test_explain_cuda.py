@@ -10,6 +10,7 @@ from torch import nn
 
 import rnnfast
 from rnnfast import explain_cuda
+from rnnfast.info import info_text
 from rnnfast.ops import _C
 from tests.torchs import CELLS, LAYERS, packed
 
@@ -180,3 +181,10 @@ def test_why_no_cuda_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
     assert "no CUDA device 3 on this machine, which has 1" in explain_cuda.why_no_cuda(torch.device("cuda:3"))
     reasons = explain_cuda.why_no_cuda(torch.device("cuda"))
     assert reasons == [] if _C.cuda_architectures() else "built without them" in reasons[0]
+
+
+def test_info_says_whether_kernels_are_built() -> None:
+    line = next(line for line in info_text().splitlines() if line.startswith("CUDA:"))
+    built = _C.cuda_architectures()
+    assert (f"kernels built for {', '.join(built)}" if built else "kernels not built") in line
+    assert ("CUDA kernels: build from source" in info_text()) == (not built)
