@@ -34,9 +34,13 @@ struct ForwardSlice {
     const int g = m / units, unit = block_index() * units + m % units;
     return g < gates && unit < H ? w_hh + (static_cast<int64_t>(g) * H + unit) * H : nullptr;
   }
-  // Values k, k + 1, ... of a row, k a multiple of N.
+  // A place in the depth, a multiple of a pack; step: likewise.
+  using Place = int;
+  RNNFAST_DEVICE Place place(int k) const { return k; }
+  RNNFAST_DEVICE void advance(Place& k, int step) const { k += step; }
+  // N values of a row, zero beyond the slice.
   template <int N>
-  RNNFAST_DEVICE Pack<S, N> load(const S* row, int k) const {
+  RNNFAST_DEVICE Pack<S, N> load(const S* row, Place k) const {
     Pack<S, N> pack;
 #pragma unroll
     for (int i = 0; i < N; ++i) pack.value[i] = row && k + i < H ? row[k + i] : narrow<S>(Compute<S>(0));

@@ -139,7 +139,7 @@ TEST(scan_mutations_are_caught) {
     CHECK(mutation_is_caught<float>(name, kMma, packed, 10, 8), "%s", name);
   }
   CHECK(mutation_is_caught<float>("scan forward: barrier of passes", kFma, dense, 10, 2), "passes");
-  CHECK(mutation_is_caught<float>("scan backward: later", kFma, packed, 10, 2), "later");
+  CHECK(mutation_is_caught<float>("scan backward: leave", kFma, packed, 10, 2), "leave");
   CHECK(mutation_is_caught<float>("product fma: half of the sums", kFma, dense, 10, 4), "sums");
   CHECK(mutation_is_caught<Half>("product mma: fragment", kMma, dense, 10, 8), "fragment, half");
   CHECK(mutation_is_caught<float>("product mma: fragment", kMma, dense, 10, 8), "fragment, tf32");
