@@ -141,10 +141,10 @@ def emulator() -> Extension:
 
 
 def extensions() -> list[Extension]:
-    """What is to be built."""
+    """What is to be built. The emulator is for tests: only where RNNFAST_EMULATOR=1 asks for it (`make test`)."""
     if os.environ.get("RNNFAST_PREBUILT"):
         return []
-    return [extension()] if os.environ.get("RNNFAST_EMULATOR") == "0" else [extension(), emulator()]
+    return [extension(), emulator()] if os.environ.get("RNNFAST_EMULATOR") == "1" else [extension()]
 
 
 # RNNFAST_PREBUILT: the extension stands in the tree already, and an editable install need not build it once more.

@@ -22,6 +22,7 @@ struct BackwardSpace {
   S* grad_hidden = nullptr;                            // projection: [N, P]
   V* grad_output = nullptr;                            // projection: [B, H]
   S* cell_output = nullptr;                            // projection: [N, H]
+  S* w_ih = nullptr;                                   // [G*H, I], gradients.h
   S* h_prev = nullptr;                                 // [N, P], gradients.h
   V* partial_sums = nullptr;                           // gradients.h
   S* exchange[2] = {nullptr, nullptr};                 // persistent path: delta, padded (footprint.h)
@@ -50,6 +51,7 @@ struct BackwardSpace {
       grad_output = arena.take<V>(B * H);
       cell_output = arena.take<S>(N * H);
     }
+    if (needs_rotated_weights(cell, args)) w_ih = arena.take<S>(cell.gates * H * in.I);
     if (needs_previous_hidden(args)) h_prev = arena.take<S>(N * P);
     if (needs_bias_sums(args)) partial_sums = arena.take<V>(bias_chunks(N) * cell.delta * H);
     if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
@@ -123,7 +125,7 @@ class BackwardDriver {
     of.x = x_;
     of.delta = space_.delta[slot];
     of.grad_hidden = space_.grad_hidden, of.cell_output = space_.cell_output;
-    of.h_prev = space_.h_prev, of.partial_sums = space_.partial_sums;
+    of.w_ih = space_.w_ih, of.h_prev = space_.h_prev, of.partial_sums = space_.partial_sums;
     return direction_gradients(cell_, args_, of, gemm_, stream_);
   }
 

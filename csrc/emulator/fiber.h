@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <vector>
 
-#if !defined(__x86_64__) && !defined(__aarch64__)
+#if !defined(__x86_64__) && !defined(__aarch64__) && !defined(RNNFAST_UCONTEXT)
 #define RNNFAST_UCONTEXT
+#endif
+#if defined(RNNFAST_UCONTEXT)
 #include <ucontext.h>
 #endif
 

@@ -66,13 +66,13 @@ void check_access(Memory memory, Access access, const void* p, int bytes, int64_
   BlockState& block = *self.block;
   const bool shared = memory == Memory::kShared;
   Shadow& shadow = shared ? block.shadow : m.exchange;
-  const Conflict conflict =
-      shadow.access({self.stamp, &block.seen}, access, reinterpret_cast<uintptr_t>(p), bytes, shared);
-  if (!conflict) return;
+  Conflict conflict;
+  if (shadow.access({self.stamp, &block.seen}, access, reinterpret_cast<uintptr_t>(p), bytes, shared, conflict))
+    return;
   const std::string where = (shared ? place(p) : std::string(name(memory))) +
                             format(" (value %lld of a view of %lld, %d bytes)", static_cast<long long>(index),
                                    static_cast<long long>(count), bytes);
-  if (conflict.never_written)
+  if (conflict.stamp == 0)
     fail("uninitialised read", "%s reads what nobody has written: %s", who(self).c_str(), where.c_str());
   const char* const kinds[] = {"read", "write"};
   fail("race", "%s: %s by %s; %s by %s; no barrier orders them", where.c_str(),

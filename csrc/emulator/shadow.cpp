@@ -14,7 +14,7 @@ void Shadow::clear() {
 }
 
 // Whether the earlier access is known to have happened before what `who` does now, by barriers alone.
-bool Shadow::ordered(uint64_t earlier, const Observer& who) {
+inline bool Shadow::ordered(uint64_t earlier, const Observer& who) {
   if (Stamp::block(earlier) != Stamp::block(who.stamp)) {
     const size_t block = static_cast<size_t>(Stamp::block(earlier));
     return block < who.seen->size() && (*who.seen)[block] > Stamp::block_barriers(earlier);
@@ -22,6 +22,11 @@ bool Shadow::ordered(uint64_t earlier, const Observer& who) {
   return Stamp::block_barriers(earlier) < Stamp::block_barriers(who.stamp) ||
          Stamp::same_thread(earlier, who.stamp) ||
          (Stamp::same_warp(earlier, who.stamp) && Stamp::warp_barriers(earlier) < Stamp::warp_barriers(who.stamp));
+}
+
+inline bool Shadow::saturated(const Readers& readers, uint64_t stamp) {
+  return readers.second && Stamp::same_phase(readers.first, stamp) &&
+         !Stamp::same_warp(readers.first, readers.second);
 }
 
 // Readers are of one block and one phase. A reader that is ordered before a later one need not be kept: a write
@@ -60,41 +65,49 @@ void Shadow::read(Cell& cell, const Observer& who) {
   blocks.push_back({block, {who.stamp, 0}});
 }
 
-Conflict Shadow::find_reader(const Cell& cell, const Observer& who) const {
+uint64_t Shadow::find_reader(const Cell& cell, const Observer& who) const {
   const auto find = [&](const Readers& readers) -> uint64_t {
     if (readers.first && !ordered(readers.first, who)) return readers.first;
     if (readers.second && !ordered(readers.second, who)) return readers.second;
     return 0;
   };
-  if (!(cell.readers.first & kMany)) return {find(cell.readers), Access::kRead, false};
+  if (!(cell.readers.first & kMany)) return find(cell.readers);
   for (const BlockReaders& entry : many_[cell.readers.first & ~kMany])
-    if (const uint64_t stamp = find(entry.readers)) return {stamp, Access::kRead, false};
-  return {};
+    if (const uint64_t stamp = find(entry.readers)) return stamp;
+  return 0;
 }
 
-Conflict Shadow::access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written) {
-  Page& p = page(address >> kPageShift);
+bool Shadow::access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written,
+                    Conflict& conflict) {
+  Page& p = last_ && last_->key == address >> kPageShift ? *last_ : page(address >> kPageShift);
   const size_t offset = address & ((1u << kPageShift) - 1);
   while (static_cast<int>(1u << p.shift) > bytes) halve(p);  // so is the offset, which is a multiple of bytes
-  const size_t end = (offset + static_cast<size_t>(bytes)) >> p.shift;
-  for (size_t i = offset >> p.shift; i < end; ++i) {
-    Cell& cell = p.cells[i];
-    if (cell.writer && !ordered(cell.writer, who)) return {cell.writer, Access::kWrite, false};
+  Cell* const end = p.cells.data() + ((offset + static_cast<size_t>(bytes)) >> p.shift);
+  for (Cell* cell = p.cells.data() + (offset >> p.shift); cell != end; ++cell) {
+    if (cell->writer && !ordered(cell->writer, who)) {
+      conflict = {cell->writer, Access::kWrite};
+      return false;
+    }
     if (access == Access::kRead) {
-      if (must_be_written && !cell.writer) return {0, Access::kRead, true};
-      if (cell.readers.first != who.stamp) read(cell, who);
+      if (must_be_written && !cell->writer) {
+        conflict = {0, Access::kRead};
+        return false;
+      }
+      if (cell->readers.first != who.stamp && !saturated(cell->readers, who.stamp)) read(*cell, who);
     } else {
-      if (cell.readers.first)
-        if (const Conflict conflict = find_reader(cell, who)) return conflict;
-      cell.writer = who.stamp;
-      cell.readers = {};
+      const uint64_t reader = cell->readers.first ? find_reader(*cell, who) : 0;
+      if (reader) {
+        conflict = {reader, Access::kRead};
+        return false;
+      }
+      cell->writer = who.stamp;
+      cell->readers = {};
     }
   }
-  return {};
+  return true;
 }
 
 Shadow::Page& Shadow::page(uintptr_t key) {
-  if (last_ && last_->key == key) return *last_;
   const auto slot = [&](uintptr_t k) {
     const size_t mask = table_.size() - 1;
     size_t i = (k * 0x9e3779b97f4a7c15u >> 20) & mask;
