@@ -59,7 +59,7 @@ if [ -z "$rehearse" ]; then
     { say "NOT RUN: torch sees no CUDA device (--rehearse needs none)"; exit 2; }
   nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.sm,temperature.gpu --format=csv,noheader 2>&1 |
     tee "$out/device.log"
-  part build 270 env RNNFAST_CUDA=1 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
+  part build 270 env RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
     { say "nothing can be measured without the extension: $out/build.log"; exit 1; }
 fi
 part info 30 "$python" -m rnnfast info
