@@ -9,13 +9,29 @@ The emulator runs the same kernels on the host (docs/emulator.md). RNNFAST_EMULA
 
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
 
 import torch
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
+
+
+def cuda_home() -> str | None:
+    """Where the CUDA toolkit stands: nvcc and the runtime's header. What is in PATH may be a script from elsewhere."""
+    in_path = shutil.which("nvcc")
+    beside = str(Path(in_path).resolve().parent.parent) if in_path else None
+    for folder in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), beside, "/usr/local/cuda"):
+        if folder and (Path(folder) / "bin/nvcc").exists() and (Path(folder) / "include/cuda_runtime_api.h").exists():
+            return folder
+    return None
+
+
+CUDA_HOME = cuda_home()
+if CUDA_HOME:
+    os.environ["CUDA_HOME"] = CUDA_HOME  # torch would take the first nvcc in PATH
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension, include_paths  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "rnnfast/version.py").read_text()).group(1)
@@ -37,8 +53,8 @@ def builds_cuda() -> bool:
     missing = []
     if torch.version.cuda is None:
         missing.append(f"a torch with CUDA (this one, {torch.__version__}, has none)")
-    if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin/nvcc").exists():
-        missing.append("nvcc (set CUDA_HOME)")
+    if CUDA_HOME is None:
+        missing.append("nvcc and the CUDA runtime's headers (set CUDA_HOME)")
     if asked == "1" and missing:
         sys.exit(f"rnnfast: RNNFAST_CUDA=1 needs {' and '.join(missing)}")
     return asked != "0" and not missing
@@ -113,7 +129,7 @@ def emulator() -> Extension:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
         files.append(str(path.relative_to(ROOT)))
-    flags = ["-std=c++17", "-O2", "-fvisibility=hidden", "-g0", *WARNINGS, *SYSTEM_INCLUDES]
+    flags = ["-std=c++17", "-O1", "-fvisibility=hidden", "-g0", *WARNINGS, *SYSTEM_INCLUDES]
     return Extension(
         "rnnfast._emulator",
         files,

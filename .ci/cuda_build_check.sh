@@ -25,8 +25,7 @@ not_checked() {
   exit 2
 }
 
-nvcc=$(command -v nvcc || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc") || not_checked "no nvcc"
-export CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(readlink -f "$nvcc")")")}
+command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || not_checked "no nvcc"
 
 venv=${CUDA_TORCH_VENV:-build/cuda-venv}
 if [ -n "$download" ] && [ ! -e "$venv/installed" ]; then
@@ -41,7 +40,7 @@ python=$(cd "$venv/bin" && pwd)/python
 "$python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)' ||
   not_checked "the torch of $venv has no CUDA"
 
-export RNNFAST_CUDA=1 MAX_JOBS=${MAX_JOBS:-2} TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-8.0;9.0}
+export RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS=${MAX_JOBS:-2} TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-8.0;9.0}
 unset RNNFAST_PREBUILT
 base=build/cuda
 mkdir -p $base

@@ -3,7 +3,8 @@
 of each kernel: registers, shared memory, spills. Fails on a spill, on local memory in a scan, and where registers
 times threads do not leave room for the blocks that must be resident. `make cuda-check`; no GPU needed.
 
-Only what changed is compiled: what a file, its headers, the flags and the compiler gave is kept in build/cuda-check.
+Only what changed is compiled: what a file, its headers, the flags and the compiler gave is kept in build/cuda-check,
+or in $CUDA_CHECK_CACHE, which several checkouts may share.
 """
 
 import argparse
@@ -268,7 +269,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, help="default: csrc/cuda/**/*.cu")
     parser.add_argument("--archs", default=" ".join(ARCHITECTURES), help='as "80 90" (default: %(default)s)')
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--cache", type=Path, default=ROOT / "build/cuda-check")
+    cache = Path(os.environ.get("CUDA_CHECK_CACHE") or ROOT / "build/cuda-check")
+    parser.add_argument("--cache", type=Path, default=cache, help="(default: $CUDA_CHECK_CACHE, or build/cuda-check)")
     parser.add_argument("--table", type=Path, help="write the table there, where all architectures are checked")
     parser.add_argument("--ci", action="store_true", help="no nvcc is no failure, but said")
     args = parser.parse_args(arguments)

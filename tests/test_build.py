@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the build must not do, and what the tree must have."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import rnnfast
 
@@ -53,7 +56,30 @@ def test_no_target_leaks_code() -> None:
             assert "_GLOBAL__sub_I" not in name, f"{path.name} runs code when it is loaded: {line}"
 
 
+def test_cuda_is_built_or_refused_as_asked() -> None:
+    """RNNFAST_CUDA: what cannot be built is named, nothing is guessed."""
+
+    def setup(asked: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "RNNFAST_CUDA": asked, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.pop("RNNFAST_PREBUILT", None)
+        command = [sys.executable, "setup.py", "--name"]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert "RNNFAST_CUDA: expected 0, 1 or nothing, got 'yes'" in setup("yes").stderr
+    if torch.version.cuda is None:
+        refused = setup("1")
+        assert refused.returncode == 1
+        assert "RNNFAST_CUDA=1 needs a torch with CUDA" in refused.stderr
+
+
 def test_files_are_short() -> None:
-    for pattern in ("csrc/**/*.h", "csrc/**/*.cpp", "rnnfast/**/*.py", "tests/**/*.py", "benchmarks/*.py"):
+    for pattern in (
+        "csrc/**/*.h",
+        "csrc/**/*.cpp",
+        "csrc/**/*.cu",
+        "rnnfast/**/*.py",
+        "tests/**/*.py",
+        "benchmarks/*.py",
+    ):
         for path in ROOT.glob(pattern):
             assert len(path.read_text().splitlines()) <= 420, path

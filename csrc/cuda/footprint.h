@@ -14,6 +14,7 @@ namespace rnnfast {
 
 constexpr int kScanWarps = kScanThreads / 32;
 constexpr int kPackBytes = 16;
+constexpr int kStagingBytes = kPackBytes * kScanThreads;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
@@ -110,7 +111,8 @@ constexpr int64_t exchange_elements(int gates, int64_t B, int64_t H, int value_b
   return exchange_ld(H, value_bytes) == H ? 0 : 2 * B * gates * exchange_ld(H, value_bytes);
 }
 
-// A scan's dynamic shared memory: weights beyond the registers, then the partial sums of a pass.
+// A scan's dynamic shared memory: weights beyond the registers, then the partial sums of a pass, which stand where
+// weights pass through (16 bytes a thread) at the beginning.
 struct ScanMemory {
   int64_t partial = 0, bytes = 0;  // where the sums begin; in all
 };
@@ -124,7 +126,8 @@ constexpr ScanMemory scan_memory(CudaProduct product, bool backward, int gates, 
   m.partial = product == CudaProduct::kFma ? fma_slice::weight_bytes(rows, depth, value_bytes)
                                            : mma_slice::weight_bytes(rows, depth, backward, value_bytes);
   const int64_t sums = static_cast<int64_t>(kScanWarps) * columns * partial_ld(slice_gates, units);
-  m.bytes = m.partial + round_up(sums * compute_bytes(value_bytes), kPackBytes);
+  const int64_t sum_bytes = round_up(sums * compute_bytes(value_bytes), kPackBytes);
+  m.bytes = m.partial + (sum_bytes > kStagingBytes ? sum_bytes : kStagingBytes);
   return m;
 }
 

@@ -34,12 +34,12 @@ class GradientDriver {
   Status run() {
     const Run runs[2] = {{0, cell_.first_gate, cell_.gates - cell_.first_gate},
                          {cell_.gates - cell_.first_gate, 0, cell_.first_gate}};
-    bool accumulate = d_ == 1;
-    for (const Run& run : runs) {
-      if (run.blocks == 0) continue;
-      RNNFAST_TRY(input_gradients(run, accumulate));
-      accumulate = true;
-    }
+    if (args_.grad_x) RNNFAST_TRY(input_gradient(runs));
+    for (const Run& run : runs)
+      if (args_.grad_w_ih[d_])
+        RNNFAST_TRY(multiply(gemm_, stream_, run.blocks * H_, I_, rows_,
+                             Factor<S>{of_.delta + run.block * H_, delta_stride_, true}, of_.x,
+                             args_.grad_w_ih[d_] + run.gate * H_ * I_, I_, false));
     if (args_.grad_w_hh[d_]) RNNFAST_TRY(in_.sequence.offsets ? recurrent_gradient_packed() : recurrent_gradient());
     if (args_.grad_w_hr[d_])
       RNNFAST_TRY(multiply(gemm_, stream_, P_, H_, rows_, Factor<S>{of_.grad_hidden, P_, true},
@@ -48,16 +48,20 @@ class GradientDriver {
   }
 
  private:
-  Status input_gradients(const Run& run, bool accumulate) {
-    const S* const delta = of_.delta + run.block * H_;
-    const int64_t first = run.gate * H_ * I_, columns = run.blocks * H_;
-    if (args_.grad_x)
-      RNNFAST_TRY(multiply(gemm_, stream_, rows_, I_, columns, Factor<S>{delta, delta_stride_},
-                           Factor<S>{in_.weights[d_].w_ih + first, I_}, args_.grad_x, I_, accumulate));
-    if (args_.grad_w_ih[d_])
-      RNNFAST_TRY(multiply(gemm_, stream_, columns, I_, rows_, Factor<S>{delta, delta_stride_, true}, of_.x,
-                           args_.grad_w_ih[d_] + first, I_, false));
-    return {};
+  Status input_gradient(const Run (&runs)[2]) {
+    const S* weights = in_.weights[d_].w_ih;
+    if (needs_rotated_weights(cell_, args_)) {
+      for (const Run& run : runs) {
+        CopyRows<S> copy;
+        copy.from = weights + run.gate * H_ * I_, copy.outer_stride = I_;
+        copy.to = of_.w_ih + run.block * H_ * I_;
+        copy.rows = run.blocks * H_, copy.columns = static_cast<int>(I_);
+        RNNFAST_TRY(copy_rows(copy, stream_));
+      }
+      weights = of_.w_ih;
+    }
+    return multiply(gemm_, stream_, rows_, I_, cell_.gates * H_, Factor<S>{of_.delta, delta_stride_},
+                    Factor<S>{weights, I_}, args_.grad_x, I_, d_ == 1);
   }
 
   Status recurrent_product(const S* delta, const Factor<S>& hidden, int64_t rows, bool accumulate) {

@@ -18,10 +18,17 @@ struct DirectionGradients {
   const S* delta = nullptr;            // [N, kDelta*H]
   const S* grad_hidden = nullptr;      // projection: [N, P]
   const S* cell_output = nullptr;      // projection: [N, H]
+  S* w_ih = nullptr;                   // space: [G*H, I], where needs_rotated_weights
   S* h_prev = nullptr;                 // space: [N, P], where needs_previous_hidden
   Compute<S>* partial_sums = nullptr;  // space: [bias_chunks(N), kDelta*H], where biases' gradients are asked for
 };
 
+// Whether the blocks of delta_x are in another order than the gates of W_ih: then dx is the product with a copy of
+// W_ih in delta's order. (Two products, one adding to the other's result, would round a 16-bit dx twice.)
+template <class S>
+bool needs_rotated_weights(const CudaCell<S>& cell, const CudaBackward<S>& args) {
+  return cell.first_gate != 0 && args.grad_x != nullptr;
+}
 // Whether h_{t-1} of all rows must be gathered: where they are not y's own rows, shifted by a step.
 template <class S>
 bool needs_previous_hidden(const CudaBackward<S>& args) {

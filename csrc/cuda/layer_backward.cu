@@ -4,6 +4,7 @@
 // P flops, and with a projection 2 B H P.
 #include <limits.h>
 
+#include "cuda/footprint.h"
 #include "cuda/gradients.h"
 #include "cuda/rows.h"
 
@@ -21,8 +22,10 @@ struct BackwardSpace {
   S* grad_hidden = nullptr;                            // projection: [N, P]
   V* grad_output = nullptr;                            // projection: [B, H]
   S* cell_output = nullptr;                            // projection: [N, H]
+  S* w_ih = nullptr;                                   // [G*H, I], gradients.h
   S* h_prev = nullptr;                                 // [N, P], gradients.h
   V* partial_sums = nullptr;                           // gradients.h
+  S* exchange[2] = {nullptr, nullptr};                 // persistent path: delta, padded (footprint.h)
   unsigned* counter[2] = {nullptr, nullptr};           // persistent path
   int64_t *batch_sizes = nullptr, *offsets = nullptr;  // packed
   size_t bytes = 0;
@@ -36,7 +39,9 @@ struct BackwardSpace {
     for (int i = 0; i < (persistent ? plan.directions : 1); ++i) {
       delta[i] = arena.take<S>(N * cell.delta * H);
       if (cell.carries_backward) carried[i] = arena.take<V>(B * H);
-      if (persistent) counter[i] = arena.take<unsigned>(1);
+      if (!persistent) continue;
+      exchange[i] = arena.take<S>(exchange_elements(cell.gates, B, H, sizeof(S)));
+      counter[i] = arena.take<unsigned>(1);
     }
     if (!persistent) returned = arena.take<V>(B * P);
     if (args.limits.clip_norm) hidden_factor = arena.take<V>(B);
@@ -46,6 +51,7 @@ struct BackwardSpace {
       grad_output = arena.take<V>(B * H);
       cell_output = arena.take<S>(N * H);
     }
+    if (needs_rotated_weights(cell, args)) w_ih = arena.take<S>(cell.gates * H * in.I);
     if (needs_previous_hidden(args)) h_prev = arena.take<S>(N * P);
     if (needs_bias_sums(args)) partial_sums = arena.take<V>(bias_chunks(N) * cell.delta * H);
     if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
@@ -105,6 +111,7 @@ class BackwardDriver {
       if (args_.grad_c0) result.grad_c0 = args_.grad_c0 + cells;
     }
     result.delta = space_.delta[slot];
+    result.exchange = space_.exchange[slot];
     result.carried = space_.carried[slot];
     result.counter = space_.counter[slot];
     result.reverse = d == 1;
@@ -118,7 +125,7 @@ class BackwardDriver {
     of.x = x_;
     of.delta = space_.delta[slot];
     of.grad_hidden = space_.grad_hidden, of.cell_output = space_.cell_output;
-    of.h_prev = space_.h_prev, of.partial_sums = space_.partial_sums;
+    of.w_ih = space_.w_ih, of.h_prev = space_.h_prev, of.partial_sums = space_.partial_sums;
     return direction_gradients(cell_, args_, of, gemm_, stream_);
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forward pass of a layer on a device. Products: x W_ih^T over all rows, 2 N I G H flops; step path: each step
 // 2 B G H P, and with a projection 2 B H P.
+#include "cuda/footprint.h"
 #include "cuda/layer_parts.h"
 #include "cuda/rows.h"
 
@@ -10,12 +11,14 @@ namespace {
 template <class S>
 struct ForwardSpace {
   using V = Compute<S>;
-  S* x = nullptr;                                      // [N, I], where x is copied
-  V* gates[2] = {nullptr, nullptr};                    // [N, G*H], where gates_x do not stand in `saved`
+  S* x = nullptr;  // [N, I], where x is copied
+  // Where gates_x do not stand in `saved`: [N, G*H]; step path: of the rows of `chunk_steps` steps.
+  V* gates[2] = {nullptr, nullptr};
+  int64_t chunk_steps = 0;
   V* carried[2] = {nullptr, nullptr};                  // [B, H]
   V* recurrent = nullptr;                              // step path, apart gates: [B, G*H]
   S* cell_output = nullptr;                            // step path, projection: [B, H]
-  S* hidden[2] = {nullptr, nullptr};                   // persistent path: [2, B, H]
+  S* hidden[2] = {nullptr, nullptr};                   // persistent path: exchanged h, footprint.h
   unsigned* counter[2] = {nullptr, nullptr};           // persistent path
   int64_t *batch_sizes = nullptr, *offsets = nullptr;  // persistent path, packed
   bool gates_in_saved = false;
@@ -27,11 +30,15 @@ struct ForwardSpace {
     const bool persistent = plan.path == CudaPath::kPersistent;
     Arena arena(base);
     gates_in_saved = args.training && cell.saved >= cell.gates;
+    chunk_steps = persistent || gates_in_saved ? T : chunk_of(T, B);
     if (!rows_at_one_distance(in)) x = arena.take<S>(N * in.I);
     for (int i = 0; i < (persistent ? plan.directions : 1); ++i) {
-      if (!gates_in_saved) gates[i] = arena.take<V>(N * cell.gates * H);
+      const int64_t most = chunk_steps * B;  // rows
+      if (!gates_in_saved) gates[i] = arena.take<V>((N < most ? N : most) * cell.gates * H);
       if (cell.carries_forward) carried[i] = arena.take<V>(B * H);
-      if (persistent) hidden[i] = arena.take<S>(2 * B * H), counter[i] = arena.take<unsigned>(1);
+      if (!persistent) continue;
+      hidden[i] = arena.take<S>(hidden_elements(B, H, sizeof(S)));
+      counter[i] = arena.take<unsigned>(1);
     }
     if (persistent) {
       if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
@@ -40,6 +47,14 @@ struct ForwardSpace {
       if (in.projection) cell_output = arena.take<S>(B * H);
     }
     bytes = arena.used();
+  }
+
+  // Enough rows for a library's product to run at its full speed, few enough for long sequences to need no more
+  // space.
+  static int64_t chunk_of(int64_t T, int64_t B) {
+    constexpr int64_t kRows = 16384;
+    const int64_t steps = B > 0 && B < kRows ? kRows / B : 1;
+    return steps < T ? steps : T;
   }
 };
 
@@ -67,11 +82,12 @@ class ForwardDriver {
   Status run() {
     RNNFAST_TRY(input_rows(in_, space_.x, x_, stream_));
     if (plan_.path == CudaPath::kPersistent) return run_persistent();
-    for (int d = 0; d < in_.directions; ++d) {
-      const ScanForwardDirection<S> direction = direction_of(d, 0);
-      RNNFAST_TRY(project(d, direction));
-      RNNFAST_TRY(in_.projection ? run_steps_projected(d, direction) : run_steps(d, direction));
-    }
+    for (int d = 0; d < in_.directions; ++d)
+      for (int64_t begin = 0; begin < seq_.T; begin += space_.chunk_steps) {
+        const Chunk chunk = chunk_from(begin, d == 1);
+        RNNFAST_TRY(project(d, 0, chunk));
+        RNNFAST_TRY(in_.projection ? run_steps_projected(d, chunk) : run_steps(d, chunk));
+      }
     return {};
   }
 
@@ -105,9 +121,26 @@ class ForwardDriver {
   }
   int64_t gates_stride() const { return (space_.gates_in_saved ? cell_.saved : cell_.gates) * H_; }
 
-  Status project(int d, const ScanForwardDirection<S>& direction) {
-    return multiply(gemm_, stream_, rows_, cell_.gates * H_, in_.I, x_, Factor<S>{in_.weights[d].w_ih, in_.I, true},
-                    const_cast<V*>(direction.gates_x), direction.gates_stride, false);
+  // Steps [begin, end) in processing order, whose input is projected at once.
+  struct Chunk {
+    int64_t begin, end;
+    int64_t first_row, rows;
+  };
+  Chunk chunk_from(int64_t begin, bool reverse) const {
+    const int64_t steps = seq_.T - begin < space_.chunk_steps ? seq_.T - begin : space_.chunk_steps;
+    const int64_t t = Sequence::time_of(reverse ? begin + steps - 1 : begin, seq_.T, reverse);
+    return {begin, begin + steps, seq_.first_row(t), seq_.first_row(t + steps) - seq_.first_row(t)};
+  }
+  // Where a row's gates_x stand among gates_of().
+  int64_t gates_row(const Chunk& chunk, int64_t row) const {
+    return space_.gates_in_saved ? row : row - chunk.first_row;
+  }
+
+  Status project(int d, int slot, const Chunk& chunk) {
+    return multiply(gemm_, stream_, chunk.rows, cell_.gates * H_, in_.I,
+                    Factor<S>{x_.data + chunk.first_row * x_.ld, x_.ld},
+                    Factor<S>{in_.weights[d].w_ih, in_.I, true},
+                    gates_of(d, slot) + gates_row(chunk, chunk.first_row) * gates_stride(), gates_stride(), false);
   }
 
   Status run_persistent() {
@@ -119,7 +152,7 @@ class ForwardDriver {
     for (int first = 0; first < in_.directions; first += plan_.directions) {
       for (int i = 0; i < plan_.directions; ++i) {
         scan.direction[i] = direction_of(first + i, i);
-        RNNFAST_TRY(project(first + i, scan.direction[i]));
+        RNNFAST_TRY(project(first + i, i, chunk_from(0, false)));
         RNNFAST_TRY(fill_zero(space_.counter[i], sizeof(unsigned), stream_));
       }
       RNNFAST_TRY(cell_.scan_forward(scan, plan_, stream_));
@@ -132,7 +165,7 @@ class ForwardDriver {
     const StepRows& r = step.rows;
     const ScanForwardDirection<S>& direction = step.direction;
     const int64_t columns = cell_.gates * H_;
-    V* const to = cell_.apart ? space_.recurrent : gates_of(d, 0) + r.row * gates_stride();
+    V* const to = cell_.apart ? space_.recurrent : gates_of(d, 0) + step.gates_row * gates_stride();
     const int64_t ld = cell_.apart ? columns : gates_stride();
     const Factor<S> weights{direction.w_hh, P_, true};
     RNNFAST_TRY(multiply(gemm_, stream_, r.had_step, columns, P_,
@@ -148,20 +181,24 @@ class ForwardDriver {
     return {};
   }
 
-  StepForward<S> first_step(const ScanForwardDirection<S>& direction) const {
+  StepForward<S> first_step(int d) const {
     StepForward<S> step;
-    step.direction = direction;
+    step.direction = direction_of(d, 0);
     step.H = static_cast<int>(H_);
     step.variant = in_.variant;
     return step;
   }
+  void go_to(StepForward<S>& step, const Chunk& chunk, int64_t p) const {
+    step.rows = step_rows(seq_, p, step.direction.reverse);
+    step.gates_row = gates_row(chunk, step.rows.row);
+  }
 
-  Status run_steps(int d, const ScanForwardDirection<S>& direction) {
-    StepForward<S> step = first_step(direction);
+  Status run_steps(int d, const Chunk& chunk) {
+    StepForward<S> step = first_step(d);
     step.output_stride = y_stride_;
-    for (int64_t p = 0; p < seq_.T; ++p) {
-      step.rows = step_rows(seq_, p, direction.reverse);
-      step.output = direction.y + step.rows.row * y_stride_;
+    for (int64_t p = chunk.begin; p < chunk.end; ++p) {
+      go_to(step, chunk, p);
+      step.output = step.direction.y + step.rows.row * y_stride_;
       RNNFAST_TRY(multiply_recurrent(d, step));
       RNNFAST_TRY(cell_.step_forward(step, stream_));
     }
@@ -169,22 +206,23 @@ class ForwardDriver {
   }
 
   // h_t = W_hr (cell's output), a second product of the step.
-  Status run_steps_projected(int d, const ScanForwardDirection<S>& direction) {
-    StepForward<S> step = first_step(direction);
+  Status run_steps_projected(int d, const Chunk& chunk) {
+    StepForward<S> step = first_step(d);
+    S* const h_n = step.direction.h_n;
     step.direction.h_n = nullptr;
     step.output = space_.cell_output;
     step.output_stride = H_;
-    for (int64_t p = 0; p < seq_.T; ++p) {
-      step.rows = step_rows(seq_, p, direction.reverse);
+    for (int64_t p = chunk.begin; p < chunk.end; ++p) {
+      go_to(step, chunk, p);
       const StepRows& r = step.rows;
       RNNFAST_TRY(multiply_recurrent(d, step));
       RNNFAST_TRY(cell_.step_forward(step, stream_));
-      S* const y = direction.y + r.row * y_stride_;
+      S* const y = step.direction.y + r.row * y_stride_;
       RNNFAST_TRY(multiply(gemm_, stream_, r.active, P_, H_, Factor<S>{space_.cell_output, H_},
                            Factor<S>{in_.weights[d].w_hr, H_, true}, y, y_stride_, false));
       CopyRows<S> last;  // samples that end here
       last.from = y + r.has_next * y_stride_, last.outer_stride = y_stride_;
-      last.to = direction.h_n + r.has_next * P_;
+      last.to = h_n + r.has_next * P_;
       last.rows = r.active - r.has_next, last.columns = static_cast<int>(P_);
       RNNFAST_TRY(copy_rows(last, stream_));
     }

@@ -47,7 +47,8 @@ class ProductFma {
   static constexpr int kKept = fma_slice::register_chunks(sizeof(S));
   // Chunks whose state is asked for at once; as many again are in flight while these are multiplied.
   static constexpr int kGroup = kTile < 4 ? 4 / kTile : 1;
-  using StatePack = Pack<S, kPack>;
+  using ValuePack = Pack<S, kPack>;
+  using StatePack = Pack<uint32_t, 4>;  // as words: see load_words
 
  public:
   static constexpr CudaProduct kProduct = CudaProduct::kFma;
@@ -67,19 +68,25 @@ class ProductFma {
     decltype(source.row(0)) from[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) from[r] = source.row(row_ + r);
+    auto place = source.place(depth_of(0));
+    const int step = kScanWarps * depth_lanes_ * kPack;
 #pragma unroll
-    for (int c = 0; c < kKept; ++c)
+    for (int c = 0; c < kKept; ++c) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
-        const StatePack pack = source.template load<kPack>(from[r], depth_of(c));
+        const ValuePack pack = source.template load<kPack>(from[r], place);
 #pragma unroll
         for (int i = 0; i < kPack; ++i) kept_[c][r][i] = widen(pack.value[i]);
       }
-    for (int c = kKept; c < chunks_; ++c)
+      source.advance(place, step);
+    }
+    for (int c = kKept; c < chunks_; ++c) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r)
-        shared_.template store_pack<kPack>(shared_index(c, r), source.template load<kPack>(from[r], depth_of(c)));
+        shared_.template store_pack<kPack>(shared_index(c, r), source.template load<kPack>(from[r], place));
+      source.advance(place, step);
+    }
   }
 
   // Sample n's values begin at state[first + n * ld], depth of them rounded up to whole packs, the padding finite.
@@ -117,7 +124,7 @@ class ProductFma {
 #pragma unroll
       for (int n = 0; n < kTile; ++n) {
         if (cursor.k + c * step < depth_ && n < cursor.columns) {
-          h[c][n] = state.template load_pack<kPack>(cursor.at + c * step + n * ld);
+          h[c][n] = load_words(state, cursor.at + c * step + n * ld);
         } else {
           h[c][n] = StatePack{};
         }
@@ -136,20 +143,23 @@ class ProductFma {
   static RNNFAST_DEVICE void add_chunk(V (&acc)[kTile][kRows], const V (&w)[kRows][kPack],
                                        const StatePack (&h)[kTile]) {
 #pragma unroll
-    for (int i = 0; i < kPack; ++i)
+    for (int n = 0; n < kTile; ++n) {
+      ValuePack values;
+      __builtin_memcpy(&values, &h[n], sizeof(values));
 #pragma unroll
-      for (int n = 0; n < kTile; ++n) {
-        const V x = widen(h[n].value[i]);
+      for (int i = 0; i < kPack; ++i) {
+        const V x = widen(values.value[i]);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) acc[n][r] += w[r][i] * x;
       }
+    }
   }
 
   RNNFAST_DEVICE void add_shared_chunk(V (&acc)[kTile][kRows], int chunk, const StatePack (&h)[kTile]) const {
     V w[kRows][kPack];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const StatePack pack = shared_.template load_pack<kPack>(shared_index(chunk, r));
+      const ValuePack pack = shared_.template load_pack<kPack>(shared_index(chunk, r));
 #pragma unroll
       for (int j = 0; j < kPack; ++j) w[r][j] = widen(pack.value[j]);
     }
@@ -215,7 +225,9 @@ class ProductFma {
             const V sent = upper ? sums[i] : sums[i + kHalf];
             half[i] = (upper ? sums[i + kHalf] : sums[i]) + shuffle_xor(sent, kMask);
           }
-          add_lanes<kMask * 2>(half, first + (upper ? kHalf : 0), columns, first_column, out);
+          add_lanes<kMask * 2>(half,
+                               first + (upper != RNNFAST_MUTATION("product fma: half of the sums") ? kHalf : 0),
+                               columns, first_column, out);
         } else {
           const V both[1] = {sums[0] + shuffle_xor(sums[0], kMask)};
           add_lanes<kMask * 2>(both, first, columns, first_column, out);

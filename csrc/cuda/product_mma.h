@@ -14,6 +14,8 @@
 // values from L2; weights beyond the registers once for 8 to 32 columns from shared memory.
 #pragma once
 
+#include <utility>
+
 #include "cuda/primitives/mma.h"
 #include "cuda/product_fma.h"
 
@@ -24,16 +26,18 @@ template <class S>
 struct MmaOperand {
   using Operand = S;
   static constexpr int kStep = 16;
-  // Word j of the 4 of 16 bytes: 2 s and 2 s + 1 are a fragment of B for step s of the block.
-  static RNNFAST_DEVICE uint32_t word(const Pack<S, 8>& pack, int j) {
-    return fragment_word(pack.value[2 * j], pack.value[2 * j + 1]);
-  }
+  // From a word of the 16 stored bytes; 2 s and 2 s + 1 are a fragment of B for step s of the block.
+  static RNNFAST_DEVICE uint32_t operand(uint32_t stored) { return stored; }
 };
 template <>
 struct MmaOperand<float> {
   using Operand = Tf32;
   static constexpr int kStep = 8;
-  static RNNFAST_DEVICE uint32_t word(const Pack<float, 4>& pack, int j) { return to_tf32(pack.value[j]); }
+  static RNNFAST_DEVICE uint32_t operand(uint32_t stored) {
+    float x;
+    __builtin_memcpy(&x, &stored, sizeof(x));
+    return to_tf32(x);
+  }
 };
 
 template <class S, int kTiles>
@@ -46,13 +50,13 @@ class ProductMma {
   static constexpr int kWords = mma_slice::kBlockWords;
   static constexpr int kKept = mma_slice::register_blocks(kTiles);
   static constexpr int kMostColumns = kTiles < 2 ? 4 : 2;  // tiles of 8 columns at once
-  using StatePack = Pack<S, kPack>;
+  using StatePack = Pack<uint32_t, 4>;                     // as words: see load_words
 
  public:
   static constexpr CudaProduct kProduct = CudaProduct::kMma;
 
-  // source.load<kPack>(source.row(m), k): W[m, k ...], zero where m or k are beyond the slice. shared_offset: of
-  // mma_slice::weight_bytes of dynamic shared memory.
+  // source: see ForwardSlice (cuda/scan_forward.h). shared_offset: of
+  // mma_slice::weight_bytes of dynamic shared memory, and kStagingBytes that are free again afterwards.
   template <class Source>
   RNNFAST_DEVICE ProductMma(int shared_offset, int rows, int depth, const Source& source)
       : rows_(rows),
@@ -62,23 +66,30 @@ class ProductMma {
         blocks_(mma_slice::blocks(depth, sizeof(S))),
         shared_(dynamic_shared<uint32_t>(
             shared_offset, blocks_ > kKept ? (blocks_ - kKept) * kTiles * kWords * kScanThreads : 0)) {
+    const int staging =
+        shared_offset + (blocks_ > kKept ? (blocks_ - kKept) * kTiles * kWords * 4 * kScanThreads : 0);
     decltype(source.row(0)) from[kTiles][2];
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) from[t][i] = source.row(t * mma_slice::kTileRows + group_ + 8 * i);
+      for (int i = 0; i < 2; ++i)
+        from[t][i] = source.row(t * mma_slice::kTileRows + group_ +
+                                8 * (RNNFAST_MUTATION("product mma: fragment") ? 1 - i : i));
+    auto place = source.place(depth_of(0));
 #pragma unroll
-    for (int b = 0; b < kKept; ++b)
+    for (int b = 0; b < kKept; ++b) {
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
-        sync_warp();  // else so many loads are begun at once that their addresses do not fit the registers
-        load_weights(kept_[b][t], source, from[t], b);
+        sync_block();  // else so many loads are begun at once that their addresses do not fit the registers
+        load_weights(kept_[b][t], source, from[t], place, staging);
       }
-    for (int b = kKept; b < blocks_; ++b)
+      source.advance(place, kScanWarps * kDepth);
+    }
+    for (int b = kKept; b < blocks_; ++b) {
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         uint32_t w[kWords];
-        load_weights(w, source, from[t], b);
+        load_weights(w, source, from[t], place, staging);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           Pack<uint32_t, 4> pack;
@@ -87,6 +98,8 @@ class ProductMma {
           shared_.template store_pack<4>(shared_index(b, t, half), pack);
         }
       }
+      source.advance(place, kScanWarps * kDepth);
+    }
   }
 
   // Sample n's values begin at state[first + n * ld], depth of them rounded up to whole packs, the padding finite.
@@ -107,34 +120,55 @@ class ProductMma {
   }
   // A lane's two fragments of A for a block and a tile of rows, which have rows g and g + 8 of it. Words 0 and 2 of
   // a fragment are of the first, 1 and 3 of the second; 2 and 3 go with the second word of B.
+  // Values pass through 16 bytes of shared memory, the thread's own: the compiler would keep many of them unpacked.
   template <class Source, class Row>
-  RNNFAST_DEVICE void load_weights(uint32_t (&w)[kWords], const Source& source, const Row (&from)[2], int b) const {
+  static RNNFAST_DEVICE void load_weights(uint32_t (&w)[kWords], const Source& source, const Row (&from)[2],
+                                          const typename Source::Place& place, int staging) {
+    const auto values = dynamic_shared<S>(staging, kScanThreads * kPack);
+    const auto words = dynamic_shared<uint32_t>(staging, kScanThreads * 4);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const StatePack pack = source.template load<kPack>(from[i], depth_of(b));
+      values.template store_pack<kPack>(thread_index() * kPack, source.template load<kPack>(from[i], place));
+      const Pack<uint32_t, 4> pack = words.template load_pack<4>(thread_index() * 4);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) w[2 * j + i] = Mma::word(pack, j);
+      for (int j = 0; j < 4; ++j) w[2 * j + i] = Mma::operand(pack.value[j]);
     }
   }
 
-  // The lane's part of the blocks from (at, k) on, zero beyond depth and columns; moves on. at: index of value k of
-  // sample `group`.
+  // The lane's columns of a pass.
+  template <int kColumns>
+  struct Columns {
+    ExchangeView<S> view[kColumns];  // each from its first value on
+    bool valid[kColumns];
+  };
+
+  // The lane's part of the blocks from k on, zero beyond depth and columns; moves on.
   template <int kColumns, int kGroup>
-  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kColumns], const ExchangeView<S>& state, int64_t ld,
-                                 int columns, int64_t& at, int& k) const {
+  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kColumns], const Columns<kColumns>& columns, int& k) const {
     constexpr int kStep = kScanWarps * kDepth;
 #pragma unroll
     for (int b = 0; b < kGroup; ++b)
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        if (k + b * kStep < depth_ && j * mma_slice::kTileColumns + group_ < columns) {
-          h[b][j] = state.template load_pack<kPack>(at + b * kStep + j * mma_slice::kTileColumns * ld);
+        if (k + b * kStep < depth_ && columns.valid[j]) {
+          h[b][j] = load_words(columns.view[j], k + b * kStep);
         } else {
           h[b][j] = StatePack{};
         }
       }
-    at += kGroup * kStep;
     k += kGroup * kStep;
+  }
+
+  // Column j of the lane's, of `left`; where there is none, another one, which is not looked at.
+  RNNFAST_DEVICE ExchangeView<S> column(const ExchangeView<S>& state, int64_t first, int64_t ld, int left,
+                                        int j) const {
+    const int n = j * mma_slice::kTileColumns + group_;
+    return state.part(first + (n < left ? n : 0) * ld, round_up(depth_, kPack));
+  }
+  template <int... kJ>
+  RNNFAST_DEVICE Columns<sizeof...(kJ)> columns_of(const ExchangeView<S>& state, int64_t first, int64_t ld,
+                                                   int left, std::integer_sequence<int, kJ...>) const {
+    return {{column(state, first, ld, left, kJ)...}, {(kJ * mma_slice::kTileColumns + group_ < left)...}};
   }
 
   template <int kColumns>
@@ -145,8 +179,8 @@ class ProductMma {
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
         B b;
-        b.word[0] = Mma::word(h[j], 2 * s);
-        b.word[1] = Mma::word(h[j], 2 * s + 1);
+        b.word[0] = Mma::operand(h[j].value[2 * s]);
+        b.word[1] = Mma::operand(h[j].value[2 * s + 1]);
 #pragma unroll
         for (int t = 0; t < kTiles; ++t) {
           A a;
@@ -180,14 +214,15 @@ class ProductMma {
     constexpr int kGroup = 4 / kColumns;
     FragmentC c[kColumns][kTiles] = {};
     StatePack now[kGroup][kColumns], ahead[kGroup][kColumns];
+    const Columns<kColumns> lane_columns =
+        columns_of(state, first, ld, columns, std::make_integer_sequence<int, kColumns>());
     int k = depth_of(0);
-    int64_t at = first + group_ * ld + k;
-    load_group(now, state, ld, columns, at, k);
+    load_group(now, lane_columns, k);
     constexpr int kUnrolled = (kKept + kGroup - 1) / kGroup * kGroup;
 #pragma unroll
     for (int b = 0; b < kUnrolled; b += kGroup)
       if (b < blocks_) {
-        load_group(ahead, state, ld, columns, at, k);
+        load_group(ahead, lane_columns, k);
 #pragma unroll
         for (int i = 0; i < kGroup; ++i)
           if (b + i < blocks_) {
@@ -200,7 +235,7 @@ class ProductMma {
         copy(now, ahead);
       }
     for (int b = kUnrolled; b < blocks_; b += kGroup) {
-      load_group(ahead, state, ld, columns, at, k);
+      load_group(ahead, lane_columns, k);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
         if (b + i < blocks_) add_shared_block(c, b + i, now[i]);

@@ -41,7 +41,7 @@ Status previous_hidden(const PreviousHidden<S>& gather, Stream stream);
 // (b + first_gate) mod gates; the recurrent share begins at block `recurrent` (docs/architecture.md, "A cell").
 template <class S>
 struct BiasGradients {
-  const S* delta = nullptr;
+  const S* delta = nullptr;  // at a multiple of 4 bytes
   int64_t rows = 0;
   int H = 0, blocks = 0, gates = 0, recurrent = 0, first_gate = 0;
   Compute<S>* partial = nullptr;  // [bias_chunks(rows), blocks * H]

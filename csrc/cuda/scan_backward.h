@@ -36,16 +36,22 @@ struct BackwardSlice {
     const int unit = block_index() * units + m;
     return m < units && unit < H ? w_hh + unit : nullptr;
   }
-  // Values k, k + 1, ... of a row, k a multiple of N, as is ld.
+  // As in ForwardSlice.
+  struct Place {
+    int g, j;
+  };
+  RNNFAST_DEVICE Place place(int k) const { return {k / ld, k % ld}; }
+  RNNFAST_DEVICE void advance(Place& k, int step) const {
+    for (k.j += step; k.j >= ld; k.j -= ld) ++k.g;
+  }
   template <int N>
-  RNNFAST_DEVICE Pack<S, N> load(const S* row, int k) const {
-    const int g = k / ld, j = k - g * ld;
-    if (g >= gates) row = nullptr;
-    const S* const from = row ? row + (static_cast<int64_t>(g) * H + j) * H : nullptr;
+  RNNFAST_DEVICE Pack<S, N> load(const S* row, Place k) const {
+    if (k.g >= gates) row = nullptr;
+    const S* const from = row ? row + (static_cast<int64_t>(k.g) * H + k.j) * H : nullptr;
     Pack<S, N> pack;
 #pragma unroll
     for (int i = 0; i < N; ++i)
-      pack.value[i] = row && j + i < H ? from[static_cast<int64_t>(i) * H] : narrow<S>(Compute<S>(0));
+      pack.value[i] = row && k.j + i < H ? from[static_cast<int64_t>(i) * H] : narrow<S>(Compute<S>(0));
     return pack;
   }
 };
@@ -91,15 +97,17 @@ class BackwardBlock {
     load_ahead(step, 0);
     int before = 0;  // samples of the step visited before this one, a later one; and where its delta begins
     int64_t row_before = 0;
-    for (int p = T - 1; p >= 0; --p) {
+    // At -1 nobody is at work: the last samples leave.
+    const int last = d_.grad_h0 || d_.grad_c0 ? -1 : 0;
+    for (int p = T - 1;; --p) {
       // Samples that are not active any more get grad_h0.
-      const int returning = d_.grad_h0 ? before : step.later;
+      const int returning = d_.grad_h0 && !RNNFAST_MUTATION("scan backward: leave") ? before : step.later;
       const int all = step.active > before ? step.active : before;
       for (int first = 0; first < all; first += a_.columns) {
         const int end = all - first < a_.columns ? all : first + a_.columns;
         if (first < returning) {
           multiply(product, p, row_before, first, returning < end ? returning : end, partials);
-          sync_block();
+          if (!RNNFAST_MUTATION("scan backward: barrier")) sync_block();
         }
         finish(step, p, first, end, returning, partials);
         if (end < all) {
@@ -107,29 +115,13 @@ class BackwardBlock {
           sync_block();  // the next pass's sums stand where these did
         }
       }
+      if (p == last) return;
       before = step.active;
       row_before = step.row;
-      if (p == 0) break;
       barrier.arrive();
-      step = step_of(p - 1);
+      step = p > 0 ? step_of(p - 1) : Step{};
       load_ahead(step, 0);
-      barrier.wait();
-    }
-    if (d_.grad_h0) {
-      barrier.arrive();
-      barrier.wait();
-    } else if (!d_.grad_c0) {
-      return;
-    }
-    for (int first = 0; first < before; first += a_.columns) {
-      const int end = before - first < a_.columns ? before : first + a_.columns;
-      if (d_.grad_h0) {
-        if (first > 0) sync_block();
-        multiply(product, -1, row_before, first, end, partials);
-        sync_block();
-      }
-      for (int n = first + pairs_.sample; pairs_.owns && n < end; n += pairs_.lanes)
-        leave(n, d_.grad_h0 ? partials.sum_of_warps(n - first, pairs_.row) : V(0));
+      if (!RNNFAST_MUTATION("scan backward: grid barrier")) barrier.wait();
     }
   }
 
@@ -142,12 +134,11 @@ class BackwardBlock {
   // Step p's samples [first, end): delta of the step after, whose sample 0 has row `row`, times the slice.
   RNNFAST_DEVICE void multiply(const Product& product, int p, int64_t row, int first, int end,
                                const Partials<V>& partials) const {
-    if (padded()) {
-      product.multiply(padded_, (half(p + 1) + first) * G * ld_, G * ld_, end - first, partials);
-    } else {
-      product.multiply(delta_, ((row + first) * Cell::kDelta + Cell::kDeltaRecurrent) * a_.H,
-                       static_cast<int64_t>(Cell::kDelta) * a_.H, end - first, partials);
-    }
+    const ExchangeView<S> from = padded() ? padded_ : delta_;
+    const int64_t ld = padded() ? G * ld_ : Cell::kDelta * ld_;
+    const int64_t at = padded() ? (half(p + 1) + first) * ld
+                                : (row + first) * ld + static_cast<int64_t>(Cell::kDeltaRecurrent) * ld_;
+    product.multiply(from, at, ld, end - first, partials);
   }
 
   RNNFAST_DEVICE Step step_of(int p) const {
@@ -214,10 +205,7 @@ class BackwardBlock {
       }
       if (n >= first + pairs_.lanes) load(s, n);
       V carried = kept(n);
-      if (n >= s.later || cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) {
-        returned = 0;
-        if (n < s.later) carried = 0;
-      }
+      if (cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) returned = carried = 0;
       const typename Unit::Result result = Unit::step(cell_, loaded_, a_.limits, returned, carried);
       const int64_t at = (s.row + n) * Cell::kDelta * a_.H + pairs_.unit;
 #pragma unroll
@@ -226,8 +214,9 @@ class BackwardBlock {
       if (padded())
 #pragma unroll
         for (int g = 0; g < G; ++g)
-          padded_.store(((half(p) + n) * G + g) * ld_ + pairs_.unit,
-                        Unit::delta_of(result, Cell::kDeltaRecurrent + g));
+          padded_.store(
+              ((half(RNNFAST_MUTATION("scan backward: half") ? p + 1 : p) + n) * G + g) * ld_ + pairs_.unit,
+              Unit::delta_of(result, Cell::kDeltaRecurrent + g));
       if constexpr (kCarriesBackward<Cell>) {
         carried_ = result.carry;
         if (!one_pair_) d_.carried[state(n)] = carried_;

@@ -20,7 +20,7 @@ struct ScanPairs {
         row(thread_index() % units),
         sample(thread_index() / units),
         lanes(kScanThreads / units),
-        owns(sample < lanes && unit < H) {}
+        owns(sample < lanes && unit < (RNNFAST_MUTATION("scan: tail mask") ? H - 1 : H)) {}
 };
 
 inline Status scan_error(const char* text) { return {"persistent scan", text}; }

@@ -34,9 +34,13 @@ struct ForwardSlice {
     const int g = m / units, unit = block_index() * units + m % units;
     return g < gates && unit < H ? w_hh + (static_cast<int64_t>(g) * H + unit) * H : nullptr;
   }
-  // Values k, k + 1, ... of a row, k a multiple of N.
+  // A place in the depth, a multiple of a pack; step: likewise.
+  using Place = int;
+  RNNFAST_DEVICE Place place(int k) const { return k; }
+  RNNFAST_DEVICE void advance(Place& k, int step) const { k += step; }
+  // N values of a row, zero beyond the slice.
   template <int N>
-  RNNFAST_DEVICE Pack<S, N> load(const S* row, int k) const {
+  RNNFAST_DEVICE Pack<S, N> load(const S* row, Place k) const {
     Pack<S, N> pack;
 #pragma unroll
     for (int i = 0; i < N; ++i) pack.value[i] = row && k + i < H ? row[k + i] : narrow<S>(Compute<S>(0));
@@ -93,19 +97,21 @@ class ForwardBlock {
         const int count = step.active - first < a_.columns ? step.active - first : a_.columns;
         if (recurrent) {
           product.multiply(hidden_, (half(p) + first) * ld_, ld_, count, partials);
-          sync_block();
+          if (!RNNFAST_MUTATION("scan forward: barrier")) sync_block();
         }
-        const int n = finish(step, half(p + 1), first, first + count, recurrent, partials);
+        const int n = finish(step, half(RNNFAST_MUTATION("scan forward: half") ? p : p + 1), first, first + count,
+                             recurrent, partials);
         if (first + a_.columns < step.active) {
           store(step, n);
           load_ahead(step, first + a_.columns);
-          sync_block();  // the next pass's sums stand where these did
+          // The next pass's sums stand where these did.
+          if (!RNNFAST_MUTATION("scan forward: barrier of passes")) sync_block();
         } else if (p + 1 < T) {
           barrier.arrive();
           store(step, n);
           step = step_of(p + 1);
           load_ahead(step, 0);
-          barrier.wait();
+          if (!RNNFAST_MUTATION("scan forward: grid barrier")) barrier.wait();
           break;
         } else {
           store(step, n);
@@ -135,7 +141,7 @@ class ForwardBlock {
         for (int which = 0; which < 2; ++which) {
           const int64_t row = (half(which) + n) * ld_;
           hidden_.store(row + pairs_.unit, h);
-          if (pairs_.unit == a_.H - 1)
+          if (pairs_.unit == a_.H - 1 && !RNNFAST_MUTATION("scan forward: padding"))
             for (int64_t j = a_.H; j < ld_; ++j) hidden_.store(row + j, narrow<S>(V(0)));
         }
         if constexpr (kCarriesForward<Cell>) {

@@ -21,6 +21,7 @@ struct StepForward {
   ScanForwardDirection<S> direction;      // but w_hh, y; h_n: null with a projection
   const Compute<S>* recurrent = nullptr;  // [recurrent_rows, G*H]: U h_{t-1}, where gates_x do not contain it
   int recurrent_rows = 0;                 // samples after these have none
+  int64_t gates_row = 0;                  // of direction.gates_x: the first sample's
   S* output = nullptr;                    // h of sample b at output + b * output_stride
   int64_t output_stride = 0;
   StepRows rows;

@@ -34,7 +34,7 @@ step_forward_kernel(StepForwardLaunch<S> launched) {
           b < p.recurrent_rows ? p.recurrent[(static_cast<int64_t>(b) * Cell::kGates + g) * H + unit] : V(0);
     if constexpr (kCarriesForward<Cell>)
       carried = b < p.rows.had_step ? p.direction.carried[state] : Unit::initial(p.direction, H, b, unit);
-    const typename Unit::Input input = Unit::load_input(p.direction, H, row, unit);
+    const typename Unit::Input input = Unit::load_input(p.direction, H, p.gates_row + b, unit);
     const typename Unit::Result result = Unit::step(cell, recurrent, input, biases, carried);
     if constexpr (kCarriesForward<Cell>) p.direction.carried[state] = Unit::carried_of(result);
     Unit::store(p.direction, p.output + b * p.output_stride + unit, H, row, b, unit, b >= p.rows.has_next, result);

@@ -11,9 +11,9 @@ namespace rnnfast::emulator {
 
 __thread const Thread* current_thread = nullptr;
 
-namespace {
-
 __thread Machine* current_machine = nullptr;
+
+namespace {
 
 // Thrown where a report ends the launch: unwinds the thread that found it. The others are left as they stand, with
 // nothing on their stacks that would have to be destroyed.
@@ -75,12 +75,9 @@ Outcome check_shape(const Shape& s, const Settings& set) {
 
 }  // namespace
 
-Machine& machine() {
-  if (!current_machine) {
-    std::fprintf(stderr, "rnnfast emulator: device code outside of a launch\n");
-    std::abort();
-  }
-  return *current_machine;
+void no_launch() {
+  std::fprintf(stderr, "rnnfast emulator: device code outside of a launch\n");
+  std::abort();
 }
 
 std::string format(const char* format, ...) {

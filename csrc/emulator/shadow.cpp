@@ -10,11 +10,12 @@ void Shadow::clear() {
   for (Page*& entry : table_) entry = nullptr;
   used_ = 0;
   last_ = nullptr;
-  many_.clear();
+  free_.clear();
+  for (size_t i = many_.size(); i > 0; --i) free_.push_back(i - 1);
 }
 
 // Whether the earlier access is known to have happened before what `who` does now, by barriers alone.
-bool Shadow::ordered(uint64_t earlier, const Observer& who) {
+inline bool Shadow::ordered(uint64_t earlier, const Observer& who) {
   if (Stamp::block(earlier) != Stamp::block(who.stamp)) {
     const size_t block = static_cast<size_t>(Stamp::block(earlier));
     return block < who.seen->size() && (*who.seen)[block] > Stamp::block_barriers(earlier);
@@ -22,6 +23,11 @@ bool Shadow::ordered(uint64_t earlier, const Observer& who) {
   return Stamp::block_barriers(earlier) < Stamp::block_barriers(who.stamp) ||
          Stamp::same_thread(earlier, who.stamp) ||
          (Stamp::same_warp(earlier, who.stamp) && Stamp::warp_barriers(earlier) < Stamp::warp_barriers(who.stamp));
+}
+
+inline bool Shadow::saturated(const Readers& readers, uint64_t stamp) {
+  return readers.second && Stamp::same_phase(readers.first, stamp) &&
+         !Stamp::same_warp(readers.first, readers.second);
 }
 
 // Readers are of one block and one phase. A reader that is ordered before a later one need not be kept: a write
@@ -51,50 +57,72 @@ void Shadow::read(Cell& cell, const Observer& who) {
       readers = {who.stamp, 0};
       return;
     }
-    many_.push_back({{Stamp::block(readers.first), readers}});
-    readers = {kMany | (many_.size() - 1), 0};
+    const size_t list = take_many();
+    many_[list].resize(static_cast<size_t>(Stamp::block(readers.first)) + 1);
+    many_[list].back() = readers;
+    readers = {kMany | list, 0};
   }
-  std::vector<BlockReaders>& blocks = many_[readers.first & ~kMany];
-  for (BlockReaders& entry : blocks)
-    if (entry.block == block) return add_reader(entry.readers, who.stamp);
-  blocks.push_back({block, {who.stamp, 0}});
+  std::vector<Readers>& blocks = many_[readers.first & ~kMany];
+  if (blocks.size() <= static_cast<size_t>(block)) blocks.resize(static_cast<size_t>(block) + 1);
+  add_reader(blocks[static_cast<size_t>(block)], who.stamp);
 }
 
-Conflict Shadow::find_reader(const Cell& cell, const Observer& who) const {
+// An empty list.
+size_t Shadow::take_many() {
+  if (free_.empty()) {
+    many_.emplace_back();
+    return many_.size() - 1;
+  }
+  const size_t list = free_.back();
+  free_.pop_back();
+  many_[list].clear();
+  return list;
+}
+
+uint64_t Shadow::find_reader(const Cell& cell, const Observer& who) const {
   const auto find = [&](const Readers& readers) -> uint64_t {
     if (readers.first && !ordered(readers.first, who)) return readers.first;
     if (readers.second && !ordered(readers.second, who)) return readers.second;
     return 0;
   };
-  if (!(cell.readers.first & kMany)) return {find(cell.readers), Access::kRead, false};
-  for (const BlockReaders& entry : many_[cell.readers.first & ~kMany])
-    if (const uint64_t stamp = find(entry.readers)) return {stamp, Access::kRead, false};
-  return {};
+  if (!(cell.readers.first & kMany)) return find(cell.readers);
+  for (const Readers& readers : many_[cell.readers.first & ~kMany])
+    if (const uint64_t stamp = find(readers)) return stamp;
+  return 0;
 }
 
-Conflict Shadow::access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written) {
-  Page& p = page(address >> kPageShift);
+bool Shadow::access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written,
+                    Conflict& conflict) {
+  Page& p = last_ && last_->key == address >> kPageShift ? *last_ : page(address >> kPageShift);
   const size_t offset = address & ((1u << kPageShift) - 1);
   while (static_cast<int>(1u << p.shift) > bytes) halve(p);  // so is the offset, which is a multiple of bytes
-  const size_t end = (offset + static_cast<size_t>(bytes)) >> p.shift;
-  for (size_t i = offset >> p.shift; i < end; ++i) {
-    Cell& cell = p.cells[i];
-    if (cell.writer && !ordered(cell.writer, who)) return {cell.writer, Access::kWrite, false};
+  Cell* const end = p.cells.data() + ((offset + static_cast<size_t>(bytes)) >> p.shift);
+  for (Cell* cell = p.cells.data() + (offset >> p.shift); cell != end; ++cell) {
+    if (cell->writer && !ordered(cell->writer, who)) {
+      conflict = {cell->writer, Access::kWrite};
+      return false;
+    }
     if (access == Access::kRead) {
-      if (must_be_written && !cell.writer) return {0, Access::kRead, true};
-      if (cell.readers.first != who.stamp) read(cell, who);
+      if (must_be_written && !cell->writer) {
+        conflict = {0, Access::kRead};
+        return false;
+      }
+      if (cell->readers.first != who.stamp && !saturated(cell->readers, who.stamp)) read(*cell, who);
     } else {
-      if (cell.readers.first)
-        if (const Conflict conflict = find_reader(cell, who)) return conflict;
-      cell.writer = who.stamp;
-      cell.readers = {};
+      const uint64_t reader = cell->readers.first ? find_reader(*cell, who) : 0;
+      if (reader) {
+        conflict = {reader, Access::kRead};
+        return false;
+      }
+      if (cell->readers.first & kMany) free_.push_back(cell->readers.first & ~kMany);
+      cell->writer = who.stamp;
+      cell->readers = {};
     }
   }
-  return {};
+  return true;
 }
 
 Shadow::Page& Shadow::page(uintptr_t key) {
-  if (last_ && last_->key == key) return *last_;
   const auto slot = [&](uintptr_t k) {
     const size_t mask = table_.size() - 1;
     size_t i = (k * 0x9e3779b97f4a7c15u >> 20) & mask;
@@ -124,8 +152,9 @@ void Shadow::halve(Page& page) {
   for (size_t i = 0; i < cells.size(); ++i) {
     cells[i] = page.cells[i / 2];
     if (i % 2 == 1 && cells[i].readers.first & kMany) {  // each half its own list
-      many_.push_back(many_[cells[i].readers.first & ~kMany]);
-      cells[i].readers.first = kMany | (many_.size() - 1);
+      const size_t list = take_many();
+      many_[list] = many_[cells[i].readers.first & ~kMany];
+      cells[i].readers.first = kMany | list;
     }
   }
   page.cells.swap(cells);

@@ -49,12 +49,10 @@ struct Observer {
   const std::vector<uint32_t>* seen;
 };
 
-// What an access ran into; stamp 0: nothing.
+// What an access ran into; stamp 0: memory that was never written.
 struct Conflict {
   uint64_t stamp = 0;
   Access earlier = Access::kRead;
-  bool never_written = false;
-  explicit operator bool() const { return stamp != 0 || never_written; }
 };
 
 // The accesses to memory of one kind (a block's shared memory, or all that blocks exchange).
@@ -66,8 +64,9 @@ class Shadow {
   Shadow& operator=(const Shadow&) = delete;
 
   void clear();  // forgets everything; keeps its memory
-  // must_be_written: reading what nobody wrote is a conflict.
-  Conflict access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written);
+  // False: into what it ran. must_be_written: that includes reading what nobody wrote.
+  bool access(const Observer& who, Access access, uintptr_t address, int bytes, bool must_be_written,
+              Conflict& conflict);
 
  private:
   // Who read since the last write: two stamps of one block in one phase (between two barriers of the block). Two
@@ -87,16 +86,16 @@ class Shadow {
     int shift = 4;
     std::vector<Cell> cells;
   };
-  struct BlockReaders {
-    int block;
-    Readers readers;
-  };
   static constexpr int kPageShift = 10;
 
   static bool ordered(uint64_t earlier, const Observer& who);
+  // Of two warps already: any writer in this phase is convicted, whoever else reads.
+  static bool saturated(const Readers& readers, uint64_t stamp);
   static void add_reader(Readers& readers, uint64_t stamp);
   void read(Cell& cell, const Observer& who);
-  Conflict find_reader(const Cell& cell, const Observer& who) const;
+  size_t take_many();
+  // A reader since the last write that is not ordered before; 0: none.
+  uint64_t find_reader(const Cell& cell, const Observer& who) const;
   Page& page(uintptr_t key);
   void halve(Page& page);
 
@@ -104,7 +103,8 @@ class Shadow {
   std::vector<std::unique_ptr<Page>> pages_;
   size_t used_ = 0;
   Page* last_ = nullptr;
-  std::vector<std::vector<BlockReaders>> many_;
+  std::vector<std::vector<Readers>> many_;  // by block
+  std::vector<size_t> free_;                // indices of many_ that no cell has
 };
 
 }  // namespace rnnfast::emulator

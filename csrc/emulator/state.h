@@ -116,7 +116,12 @@ struct Machine {
   std::string deadlock() const;
 };
 
-Machine& machine();  // of the launch that runs
+extern __thread Machine* current_machine __attribute__((tls_model("initial-exec")));
+[[noreturn]] void no_launch();
+inline Machine& machine() {  // of the launch that runs
+  if (!current_machine) no_launch();
+  return *current_machine;
+}
 
 const char* collective_name(Collective collective);
 void multiply(Collective collective, const Operands* lanes, float* c);  // C [16, 8] += A B of a warp

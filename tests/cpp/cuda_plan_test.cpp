@@ -152,6 +152,38 @@ TEST(cuda_predictions_grow_with_the_work) {
         }
 }
 
+// No prediction beats what the device could do at most.
+TEST(cuda_predictions_stay_below_the_peak) {
+  every_case([](CudaShape s, const CudaDevice& d) {
+    s.choice = CudaChoice::kPersistent;
+    const CudaPlan p = plan_cuda(s, d, false);
+    if (p.path != CudaPath::kPersistent) return;
+    const int fma = p.product == CudaProduct::kMma  ? d.tensor_fma
+                    : s.dtype == CudaDtype::kDouble ? d.double_fma
+                                                    : d.float_fma;
+    const double flops = p.cost.product * 1e3 * d.clock_ghz * d.processors * 2 * fma;
+    CHECK(flops >= p.flops, "%s: %g us for %g flops", describe(s, d, p).c_str(), p.cost.product, p.flops);
+    const double from_l2 = double(p.blocks) * p.directions * double(s.B) * double(s.H) * value_bytes(s.dtype);
+    CHECK(p.cost.exchange * d.l2_gbs * 1e3 >= from_l2, "%s: %g us", describe(s, d, p).c_str(), p.cost.exchange);
+    CHECK(p.cost.barrier * 1e3 > d.l2_latency_ns, "%s", describe(s, d, p).c_str());
+  });
+}
+
+// Where the multiprocessors cannot be shared out evenly: three units of two directions on five.
+TEST(cuda_both_directions_on_an_odd_device) {
+  for (int processors = 1; processors <= 9; ++processors)
+    for (int64_t H = 1; H <= 32; ++H) {
+      CudaShape s = shape(10, 1, H, 2);
+      s.choice = CudaChoice::kPersistent;
+      CudaDevice d = device("sm_90");
+      d.processors = processors;
+      const CudaPlan p = plan_cuda(s, d);
+      CHECK(p.path == CudaPath::kPersistent, "%d multiprocessors, H %lld", processors, (long long)H);
+      const std::string wrong = what_is_wrong(s, d, p);
+      CHECK(wrong.empty(), "%d multiprocessors: %s: %s", processors, describe(s, d, p).c_str(), wrong.c_str());
+    }
+}
+
 TEST(cuda_directions_share_a_launch_where_they_fit) {
   const CudaPlan small = plan_cuda(shape(100, 1, 256, 2), device("sm_90"));
   CHECK(small.directions == 2 && 2 * small.blocks <= 132, "%d directions, %d blocks", small.directions,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/rows.h"
 
+#include <initializer_list>
+
 #include "cuda/primitives/memory.h"
 
 namespace RNNFAST_NAMESPACE {
@@ -39,17 +41,24 @@ RNNFAST_DEVICE const S* source(const PreviousHidden<S>& g, int64_t row) {
   return g.h0 ? g.h0 + static_cast<int64_t>(b) * g.columns : nullptr;
 }
 
+// 16 bytes of values, moved as one.
+struct alignas(16) Wide {
+  uint32_t word[4];
+};
+
 template <class Copy, class S>
 RNNFAST_KERNEL(kThreads, 4)
 rows_kernel(RowsLaunch<Copy> p) {
   const Copy& c = p.copy;
+  S zero;
+  __builtin_memset(static_cast<void*>(&zero), 0, sizeof(S));
   const int width = 1 << p.column_bits, at_once = kThreads >> p.column_bits;
   const int64_t stride = static_cast<int64_t>(grid_blocks()) * at_once;
   int64_t row = static_cast<int64_t>(block_index()) * at_once + (thread_index() >> p.column_bits);
   for (; row < c.rows; row += stride) {
     const S* const from = source(c, row);
     for (int j = thread_index() & (width - 1); j < c.columns; j += width)
-      c.to[row * c.columns + j] = from ? from[j] : narrow<S>(Compute<S>(0));
+      c.to[row * c.columns + j] = from ? from[j] : zero;
   }
 }
 
@@ -65,8 +74,28 @@ Status launch_rows(const Copy& copy, Stream stream) {
   return launch(rows_kernel<Copy, S>, l, p, stream);
 }
 
+// Values in a Wide, where every one of these distances and addresses is a multiple of it; else 1.
+template <class S>
+int64_t values_at_once(std::initializer_list<int64_t> distances, std::initializer_list<const void*> addresses) {
+  constexpr int64_t kValues = sizeof(Wide) / sizeof(S);
+  for (int64_t distance : distances)
+    if (distance % kValues != 0) return 1;
+  for (const void* address : addresses)
+    if (reinterpret_cast<uintptr_t>(address) % sizeof(Wide) != 0) return 1;
+  return kValues;
+}
+
+template <class S>
+const Wide* wide(const S* p) {
+  return reinterpret_cast<const Wide*>(p);
+}
+template <class S>
+Wide* wide(S* p) {
+  return reinterpret_cast<Wide*>(p);
+}
+
 // Sums over rows: a block takes a warp's width of columns and a chunk of rows, a warp every eighth of them.
-constexpr int kSumWarps = 8;
+constexpr int kSumWarps = 8, kSumThreads = kSumWarps * kWarp;
 constexpr int64_t kLeastChunk = 512, kMostChunks = 128;
 
 template <class S>
@@ -75,26 +104,34 @@ struct SumsLaunch {
   int64_t chunk;  // rows
 };
 
-template <class S>
-RNNFAST_KERNEL(kSumWarps* kWarp, 4)
+// N: neighbouring columns of a thread, so that a warp reads 128 bytes of a row (or more, in double).
+template <class S, int N>
+RNNFAST_KERNEL(kSumThreads, 4)
 partial_sums_kernel(SumsLaunch<S> p) {
   using V = Compute<S>;
-  RNNFAST_SHARED(V, parts, kSumWarps * kWarp);
+  RNNFAST_SHARED(V, parts, kSumThreads * N);
   const int64_t columns = static_cast<int64_t>(p.sums.blocks) * p.sums.H;
-  const int64_t column = static_cast<int64_t>(block_index()) * kWarp + lane_index();
+  const int64_t column = (static_cast<int64_t>(block_index()) * kWarp + lane_index()) * N;
   const int64_t begin = block_index_y() * p.chunk;
   const int64_t end = begin + p.chunk < p.sums.rows ? begin + p.chunk : p.sums.rows;
-  V sum = 0;
+  V sum[N] = {};
   if (column < columns) {
 #pragma unroll 4
-    for (int64_t row = begin + warp_index(); row < end; row += kSumWarps)
-      sum += widen(p.sums.delta[row * columns + column]);
+    for (int64_t row = begin + warp_index(); row < end; row += kSumWarps) {
+      const auto values = *reinterpret_cast<const Pack<S, N>*>(p.sums.delta + row * columns + column);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += widen(values.value[i]);
+    }
   }
-  parts.store(thread_index(), sum);
+#pragma unroll
+  for (int i = 0; i < N; ++i) parts.store(i * kSumThreads + thread_index(), sum[i]);
   sync_block();
   if (warp_index() > 0 || column >= columns) return;
-  for (int w = 1; w < kSumWarps; ++w) sum += parts.load(w * kWarp + lane_index());
-  p.sums.partial[block_index_y() * columns + column] = sum;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    for (int w = 1; w < kSumWarps; ++w) sum[i] += parts.load(i * kSumThreads + w * kWarp + lane_index());
+    p.sums.partial[block_index_y() * columns + column + i] = sum[i];
+  }
 }
 
 template <class S>
@@ -135,13 +172,21 @@ upload_kernel(Values p) {
 }  // namespace
 
 template <class S>
-Status copy_rows(const CopyRows<S>& copy, Stream stream) {
-  return launch_rows<S>(copy, stream);
+Status copy_rows(const CopyRows<S>& c, Stream stream) {
+  const int64_t n = values_at_once<S>({c.outer_stride, c.inner_stride, c.columns}, {c.from, c.to});
+  if (n == 1) return launch_rows<S>(c, stream);
+  return launch_rows<Wide>(CopyRows<Wide>{wide(c.from), c.inner, c.outer_stride / n, c.inner_stride / n, wide(c.to),
+                                          c.rows, c.columns / static_cast<int>(n)},
+                           stream);
 }
 
 template <class S>
-Status previous_hidden(const PreviousHidden<S>& gather, Stream stream) {
-  return launch_rows<S>(gather, stream);
+Status previous_hidden(const PreviousHidden<S>& g, Stream stream) {
+  const int64_t n = values_at_once<S>({g.y_stride, g.columns}, {g.y, g.h0, g.to});
+  if (n == 1) return launch_rows<S>(g, stream);
+  return launch_rows<Wide>(PreviousHidden<Wide>{g.sequence, wide(g.y), g.y_stride / n, wide(g.h0), g.reverse,
+                                                wide(g.to), g.rows, g.columns / static_cast<int>(n)},
+                           stream);
 }
 
 int64_t bias_chunks(int64_t rows) { return rows == 0 ? 0 : (rows - 1) / chunk_rows(rows) + 1; }
@@ -150,11 +195,16 @@ template <class S>
 Status bias_gradients(const BiasGradients<S>& sums, Stream stream) {
   const SumsLaunch<S> p{sums, chunk_rows(sums.rows)};
   const int columns = sums.blocks * sums.H;
+  const bool pairs = sizeof(S) == 2 && columns % 2 == 0;
   Launch l;
-  l.grid_x = (columns - 1) / kWarp + 1;
+  l.grid_x = (columns - 1) / (pairs ? 2 * kWarp : kWarp) + 1;
   l.grid_y = static_cast<int>(bias_chunks(sums.rows));
-  l.block = l.max_threads = kSumWarps * kWarp;
-  RNNFAST_TRY(launch(partial_sums_kernel<S>, l, p, stream));
+  l.block = l.max_threads = kSumThreads;
+  if (pairs) {
+    RNNFAST_TRY(launch(partial_sums_kernel < S, sizeof(S) == 2 ? 2 : 1 >, l, p, stream));
+  } else {
+    RNNFAST_TRY(launch(partial_sums_kernel<S, 1>, l, p, stream));
+  }
   l.grid_x = (columns - 1) / kThreads + 1;
   l.grid_y = 1;
   l.block = l.max_threads = kThreads;

@@ -77,10 +77,20 @@ class ExchangeView {
     return result;
   }
   RNNFAST_DEVICE ExchangeView part(int64_t first, int64_t count) const { return {data_ + first, count}; }
+  // For load_words.
+  RNNFAST_DEVICE const uint4* words(int64_t i) const { return reinterpret_cast<const uint4*>(data_ + i); }
 
  private:
   T* data_;
 };
+
+// 16 bytes from value i on, as they are; alignment as load_pack. Values of 16 bits are best unpacked at their use:
+// the compiler would keep each in a register of its own, and wait for the load to take it apart.
+template <class T>
+RNNFAST_DEVICE Pack<uint32_t, 4> load_words(const ExchangeView<T>& view, int64_t i) {
+  const uint4 raw = __ldcg(view.words(i));
+  return {{raw.x, raw.y, raw.z, raw.w}};
+}
 
 // Asks for the cache line of p, which a later step will read.
 RNNFAST_DEVICE void prefetch_global(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
@@ -101,6 +111,14 @@ SharedView<T> dynamic_shared(int byte_offset, int count) {
 #define RNNFAST_SHARED(T, name, N)       \
   static const char name##_storage_ = 0; \
   const SharedView<T> name = ::rnnfast::emulator::static_shared<T>(&name##_storage_, N)
+
+template <class T>
+Pack<uint32_t, 4> load_words(const ExchangeView<T>& view, int64_t i) {
+  const auto pack = view.template load_pack<16 / static_cast<int>(sizeof(T))>(i);
+  Pack<uint32_t, 4> words;
+  __builtin_memcpy(&words, &pack, 16);
+  return words;
+}
 
 inline void prefetch_global(const void*) {}
 

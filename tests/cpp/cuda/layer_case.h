@@ -23,6 +23,7 @@ struct Ask {
   bool training = true, h0 = true, c0 = true, grad_y = true, grad_h_n = true, grad_c_n = true;
   bool want_x = true, want_h0 = true, want_c0 = true, want_weights = true, want_biases = true;
   enum XLayout { kContiguous, kBatchFirst, kPadded } x = kContiguous;  // kPadded: 3 values behind each row
+  double tolerance_factor = 1;
   double grad_h_n_scale = 1;  // what the kernels get is so much larger than what the loop gets
 };
 
@@ -243,7 +244,7 @@ class LayerCase {
     for (double e : want) scale = std::max(scale, std::abs(e));
     for (size_t i = 0; i < got.size() && difference_.empty(); ++i) {
       const double value = static_cast<double>(widen(got[i]));
-      if (std::abs(value - want[i]) <= Tolerance<S>::value * scale) continue;
+      if (std::abs(value - want[i]) <= Tolerance<S>::value * ask_.tolerance_factor * scale) continue;
       char text[160];
       std::snprintf(text, sizeof(text), "%s[%zu]: got %g, expected %g, in ", name, i, value, want[i]);
       difference_ = text + describe();

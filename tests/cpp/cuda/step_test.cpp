@@ -61,6 +61,15 @@ TEST(step_long_packed) {
         .check(kStepPlan, kStepPlan);
 }
 
+// More rows than are projected at once.
+TEST(step_chunks) {
+  Ask inference;
+  inference.training = false;
+  LayerCase<float>(problem_of(CellKind::gru, 5, 6000, 1, 2, 2, 2, true), inference).check(kStepPlan, kStepPlan);
+  LayerCase<float>(problem_of(CellKind::rnn_tanh, 3, 6000, 1, 2, 2, 2, false), Ask()).check(kStepPlan, kStepPlan);
+  LayerCase<float>(problem_of(CellKind::lstm, 2, 17000, 1, 2, 1, 1, true), inference).check(kStepPlan, kStepPlan);
+}
+
 // Error signals whose squares leave the range of the type: their norms are right all the same.
 TEST(step_norm_range) {
   for (double scale : {1e-30, 1e-8, 1e8, 1e30}) {

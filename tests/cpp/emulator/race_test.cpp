@@ -230,6 +230,65 @@ TEST(race_many_readers) {
   }
 }
 
+struct Few {
+  int readers[3], writer;
+  bool sync;  // of each warp, between reading and writing
+};
+
+RNNFAST_KERNEL(64, 1) few_readers(Few p) {
+  RNNFAST_SHARED(float, x, 1);
+  if (thread_index() == 0) x.store(0, 1);
+  sync_block();
+  for (const int reader : p.readers)
+    if (thread_index() == reader) x.load(0);
+  if (p.sync) sync_warp();
+  if (thread_index() == p.writer) x.store(0, 2);
+}
+
+// Any reader but the writer itself is a race; with sync_warp, any of the other warp.
+TEST(race_few_readers) {
+  const int threads[] = {1, 2, 33, 34};
+  FOR_SEEDS for (const int a : threads) for (const int b :
+                                             threads) for (const int c :
+                                                           threads) for (const int writer :
+                                                                         {1, 2, 33}) for (const bool sync :
+                                                                                          {false, true}) {
+    bool race = false;
+    for (const int reader : {a, b, c}) race |= reader != writer && !(sync && reader / 32 == writer / 32);
+    const Status status = run(few_readers, Few{{a, b, c}, writer, sync}, 1, 64);
+    CHECK(bool(status) != race, "readers %d %d %d, writer %d, sync_warp %d: %s", a, b, c, writer, sync,
+          status ? "clean" : status.text);
+  }
+}
+
+// Block 0 is a round ahead when block 1 comes to the end of the first: what it has released by then block 1 must
+// still not count on.
+RNNFAST_KERNEL(32, 1) run_ahead(Chain p) {
+  const ExchangeView<float> x(p.x, 1);
+  GridBarrier barrier(p.counters, 2);
+  barrier.arrive();
+  for (int i = 0; block_index() == 1 && i < 100; ++i) sync_block();
+  barrier.wait();
+  const bool one = thread_index() == 9;
+  if (block_index() == 0 && one) x.store(0, 1);
+  if (block_index() == 1 && one && !p.joined) x.load(0);
+  barrier.arrive();
+  barrier.wait();
+  if (block_index() == 1 && one && p.joined) x.load(0);
+}
+
+TEST(race_with_a_block_ahead) {
+  FOR_SEEDS for (const bool joined : {false, true}) {
+    float x = 0;
+    unsigned counter = 0;
+    const Status status = run_cooperative(run_ahead, Chain{&x, &counter, joined}, 2, 32);
+    if (joined)
+      CHECK_CLEAN(status);
+    else
+      CHECK_REPORT(status, "race", "read by thread 9 of block (1, 0)");
+  }
+}
+
 TEST(race_check_off) {
   emulator::set_race_check(false);
   float out;

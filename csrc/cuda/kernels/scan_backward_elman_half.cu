@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/scan_backward.h"
+
+namespace RNNFAST_NAMESPACE {
+
+template Status scan_backward<ElmanCell, Half>(const ScanBackward<Half>&, const CudaPlan&, Stream);
+
+}  // namespace RNNFAST_NAMESPACE

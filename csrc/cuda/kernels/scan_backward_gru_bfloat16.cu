@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/scan_backward.h"
+
+namespace RNNFAST_NAMESPACE {
+
+template Status scan_backward<GruCell, BFloat16>(const ScanBackward<BFloat16>&, const CudaPlan&, Stream);
+
+}  // namespace RNNFAST_NAMESPACE

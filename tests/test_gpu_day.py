@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The day of a GPU, as far as it goes without one: the benchmark's program on the CPU, and what the script refuses."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.cases import STANDARD
+from benchmarks.gpu_cases import DTYPES, GpuCase, cases, rehearsal
+from rnnfast.specs import CELLS
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_DEVICE = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+CASE = GpuCase("gru", "training", "float32", 3, 2, 4, 5)
+
+
+def test_the_cases() -> None:
+    every = cases()
+    assert len(set(every)) == len(every)
+    assert {case.cell for case in every} <= set(CELLS)
+    assert {case.dtype for case in every} == set(DTYPES)
+    lstm = [case for case in every if (case.cell, case.dtype, case.directions) == ("lstm", "float32", 1)]
+    assert [(c.T, c.B, c.I, c.H) for c in lstm if c.mode == "training"][: len(STANDARD)] == list(STANDARD)
+    assert any((case.T, case.B, case.H) == (1024, 16, 768) for case in every)
+    assert {(c.B, c.H) for c in every} >= {(B, H) for B in (1, 32, 64, 128) for H in (64, 128, 256, 512)}
+    assert all(case.dtype in ("float32", "float64") for case in rehearsal())
+
+
+def test_a_row() -> None:
+    row = gpu.measure(CASE, gpu.Rehearsal(), rounds=2, sample=0)
+    assert set(row["contenders"]) == {"torch.nn", "step", "persistent"}
+    for entry in row["contenders"].values():
+        assert entry["median"] > 0
+        assert not entry["captured"]
+    assert row["predicted_us_a_step"]["step"] > row["predicted_us_a_step"]["persistent"] > 0
+    line = gpu.line_of(row)
+    assert line[0] == "gru training float32 T=3 B=2 I=4 H=5"
+    assert "-" not in line[1:]
+    assert "RNNFAST_CUDA_PATH" not in os.environ
+
+
+def test_a_path_that_cannot_run_is_skipped() -> None:
+    large = GpuCase("lstm", "inference", "float64", 1, 1, 4, 1600)
+    row = gpu.measure(large, gpu.Rehearsal(), rounds=2, sample=0)
+    assert "no persistent path" in row["contenders"]["persistent"]["skipped"]
+    assert gpu.line_of(row)[3] == "skipped"
+
+
+def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = gpu.call_of
+
+    def call_of(case: GpuCase, kind: str, device: torch.device, dtype: torch.dtype) -> gpu.Run:
+        run = right(case, kind, device, dtype)
+        return (lambda: [t * (1 + 1e-4) for t in run()]) if kind == "step" else run
+
+    monkeypatch.setattr(gpu, "call_of", call_of)
+    row = gpu.measure(CASE, gpu.Rehearsal(), rounds=2, sample=0)
+    assert "bound" in row["contenders"]["step"]["wrong"]
+    assert "median" not in row["contenders"]["step"]
+    assert "median" in row["contenders"]["persistent"]
+
+
+def test_what_there_was_no_time_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert gpu.main(["--rehearse", "--seconds", "1e-3", "--out", str(tmp_path / "gpu.json")]) == 0
+    output = capsys.readouterr().out
+    count = len(rehearsal())
+    assert output.count("no time left for: ") >= count - 1
+    report = tmp_path / "gpu.json"
+    if report.exists():
+        assert len(json.loads(report.read_text())["unfinished"]) == count - 1
+
+
+@NO_DEVICE
+def test_without_a_device(capsys: pytest.CaptureFixture) -> None:
+    assert gpu.main([]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+@NO_DEVICE
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fast"], "expected --out DIR, --minutes N or --rehearse, got '--fast'"),
+        (["--minutes", "soon"], "expected a number, got 'soon'"),
+        ([], "NOT RUN: torch sees no CUDA device"),
+    ],
+)
+def test_the_script_refuses(arguments: list[str], words: str, tmp_path: Path) -> None:
+    command = [str(ROOT / "benchmarks/gpu_day.sh"), "--out", str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert words in done.stdout + done.stderr
