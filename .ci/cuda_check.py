@@ -102,6 +102,8 @@ def readable(name: str) -> str:
     for ours, theirs in (("", "rnnfast::cuda::"), ("", "rnnfast::"), ("Half", "__half"), ("BFloat16", "__nv_bfloat16")):
         name = name.replace(theirs, ours)
     name = re.sub(r"\((?:int|bool|unsigned int)\)", "", name)  # template arguments: (int)4
+    while "> >" in name:
+        name = name.replace("> >", ">>")
     depth = 0
     for i, c in enumerate(name):
         depth += (c == "<") - (c == ">")

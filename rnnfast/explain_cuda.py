@@ -135,6 +135,10 @@ def _told(plans: list[dict[str, Any]]) -> list[str]:
     return both + own
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _decomposition(plans: list[dict[str, Any]], directions: int) -> str:
     parts = []
     for name, plan in zip(("forward", "BPTT"), plans, strict=False):
@@ -142,7 +146,8 @@ def _decomposition(plans: list[dict[str, Any]], directions: int) -> str:
             text = "a GEMM and a pointwise kernel a step"
         else:
             text = (
-                f"{plan['blocks']} blocks of {plan['units']} hidden units, {plan['columns']} samples a pass, "
+                f"{plan['blocks']} blocks of {_count(plan['units'], 'hidden unit')}, "
+                f"{_count(plan['columns'], 'sample')} a pass, "
                 f"{plan['shared_bytes'] / 1024:.1f} KB of shared memory a block"
             )
         if directions == 2:
