@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rnnfast.base import NO_PROJECTION, RNNBase
 from rnnfast.checks import check_size
+from rnnfast.init import Init
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -34,6 +35,9 @@ class RNN(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own RNN runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("irnn", "identity", "orthogonal"),
+            a pair of name and value (("identity", 0.95)), or a function of the module; `reset_parameters` does it
+            again.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = h_0 [L*D, B, H] (or [L*D, H]),
@@ -41,6 +45,7 @@ class RNN(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.RNN for wrong arguments, sizes, dtypes and devices.
+        ValueError: an init that is unknown or does not fit the module.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.RNN
@@ -59,6 +64,8 @@ class RNN(RNNBase):
         bidirectional: bool = False,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        init: Init = None,
     ) -> None: ...
 
     @overload
@@ -104,6 +111,9 @@ class LSTM(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own LSTM runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("orthogonal", "forget_bias",
+            "identity"), a pair of name and value (("chrono", t_max)), or a function of the module; `reset_parameters`
+            does it again.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = (h_0 [L*D, B, P], c_0 [L*D, B, H])
@@ -111,6 +121,7 @@ class LSTM(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.LSTM for wrong arguments, sizes, dtypes and devices.
+        ValueError: an init that is unknown or does not fit the module.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.LSTM
@@ -128,6 +139,8 @@ class LSTM(RNNBase):
         proj_size: int = 0,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        init: Init = None,
     ) -> None: ...
 
     @overload
@@ -173,6 +186,8 @@ class GRU(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own GRU runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("orthogonal", "identity"), a pair of
+            name and value (("chrono", t_max)), or a function of the module; `reset_parameters` does it again.
 
     Shapes (D = 2 if bidirectional else 1, L = num_layers):
         input [T, B, I] (or [B, T, I]; [T, I] unbatched; or a PackedSequence); hx = h_0 [L*D, B, H] (or [L*D, H]),
@@ -180,6 +195,7 @@ class GRU(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.GRU for wrong arguments, sizes, dtypes and devices.
+        ValueError: an init that is unknown or does not fit the module.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.GRU
@@ -196,6 +212,8 @@ class GRU(RNNBase):
         bidirectional: bool = False,
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        init: Init = None,
     ) -> None: ...
 
     @overload

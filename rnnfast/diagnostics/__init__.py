@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recurrent module does to the error signal on its way back through time."""
+
+from rnnfast.diagnostics.spectral import MemoryRow, SpectralReport, SpectralRow, spectral_report
+
+__all__ = ["MemoryRow", "SpectralReport", "SpectralRow", "spectral_report"]
