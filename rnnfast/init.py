@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnfast.specs import CellSpec
-from rnnfast.weights import GATE_NAMES, ScanNames, class_spec, scan_names
+from rnnfast.weights import ScanNames, class_spec, scan_names
 
 __all__ = ["Init", "chrono_", "forget_bias_", "identity_", "irnn_", "orthogonal_"]
 
@@ -182,14 +182,14 @@ def chrono_(module: Module, t_max: float) -> Module:
     who = "rnnfast.init.chrono_"
     spec, scans = _open(module, who)
     _check_number(who, "t_max", t_max, 2.0)
-    if spec.nonlinearity is not None:
+    if spec.keeper is None:
         raise ValueError(
             f"{who}: {type(module).__name__}: expected an LSTM, GRU or one of their cells, got {spec.label}"
         )
     for scan in scans:
         steps = _parameter(module, scan.w_hh).new_empty(module.hidden_size, dtype=torch.float32)
         bias = steps.uniform_(1.0, t_max - 1.0).log_()
-        _set_gate_bias(module, scan, who, spec, "f" if spec.has_cell else "z", bias)
+        _set_gate_bias(module, scan, who, spec, spec.keeper, bias)
         if spec.has_cell:
             _set_gate_bias(module, scan, who, spec, "i", -bias)
     return module
@@ -283,7 +283,7 @@ def _set_gate_bias(
     """b_ih of the gate becomes value ([H] or a number), b_hh zero."""
     if scan.b_ih is None or scan.b_hh is None:
         raise ValueError(f"{who}: {type(module).__name__}: expected a module with biases, got bias=False")
-    index = GATE_NAMES[spec.name].index(gate)
+    index = spec.gate_names.index(gate)
     block = _parameter(module, scan.b_ih).chunk(spec.gates)[index]
     block.copy_(torch.as_tensor(value, dtype=block.dtype, device=block.device).expand_as(block))
     _parameter(module, scan.b_hh).chunk(spec.gates)[index].zero_()

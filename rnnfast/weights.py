@@ -9,12 +9,7 @@ from torch import nn
 
 from rnnfast.specs import CELLS, ELMAN, MODES, CellSpec
 
-__all__ = ["GATE_NAMES", "ScanNames", "class_spec", "scan_names"]
-
-# The blocks of H rows of the weights and biases, in torch's order; an Elman cell has one, which is no gate.
-GATE_NAMES: dict[str, tuple[str, ...]] = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")} | {
-    spec.name: ("h",) for spec in ELMAN.values()
-}
+__all__ = ["ScanNames", "class_spec", "scan_names"]
 
 
 @dataclass(frozen=True)

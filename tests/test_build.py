@@ -54,6 +54,13 @@ def test_no_target_leaks_code() -> None:
 
 
 def test_files_are_short() -> None:
-    for pattern in ("csrc/**/*.h", "csrc/**/*.cpp", "rnnfast/**/*.py", "tests/**/*.py", "benchmarks/*.py"):
+    for pattern in (
+        "csrc/**/*.h",
+        "csrc/**/*.cpp",
+        "rnnfast/**/*.py",
+        "tests/**/*.py",
+        "benchmarks/*.py",
+        "examples/*.py",
+    ):
         for path in ROOT.glob(pattern):
             assert len(path.read_text().splitlines()) <= 420, path

@@ -136,12 +136,12 @@ def test_memory_of_the_gates() -> None:
     keep = 1 / (1 + np.exp(-2.0))
     assert memory.keeps == pytest.approx([keep] * H)
     assert memory.half_lives == pytest.approx([np.log(0.5) / np.log(keep)] * H)
-    assert "forget gate at zero input and state: keeps 0.881 of c a step" in memory.implication
+    assert "gate f at zero input and state: keeps 0.881 of c a step" in memory.implication
     assert "half is left after 5.46 steps" in memory.implication
     gru = spectral_report(rnnfast.GRU(I, H, 2, bidirectional=True, bias=False))
     assert [(m.layer, m.direction) for m in gru.memory] == [(n, d) for n in (0, 1) for d in ("forward", "reverse")]
     assert gru.memory[0].keeps == (0.5,) * H
-    assert "half is left after 1 step, in the slowest unit 1 step" in gru.memory[0].implication
+    assert "half is left after 1 step, in the slowest unit after 1 step" in gru.memory[0].implication
     assert spectral_report(rnnfast.RNN(I, H)).memory == ()
     cell = rnnfast.GRUCell(I, H)
     cell.bias_hh = None  # torch allows one bias alone
@@ -160,7 +160,7 @@ def test_text() -> None:
     assert "layer 1, reverse: weight_hh_l1_reverse\n" in text
     assert len(re.findall(r"^  [ifgo] +1 +1 +1 +1$", text, re.MULTILINE)) == 16
     assert text.count("by this gate alone") == 16
-    assert text.count("forget gate at zero input") == 4
+    assert text.count("gate f at zero input") == 4
     assert max(map(len, text.splitlines())) < 160
 
 

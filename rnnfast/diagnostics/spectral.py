@@ -11,22 +11,20 @@ from torch import Tensor, nn
 
 from rnnfast.snapshot import current_weights
 from rnnfast.specs import CellSpec
-from rnnfast.weights import GATE_NAMES, ScanNames, class_spec, scan_names
+from rnnfast.weights import ScanNames, class_spec, scan_names
 
 __all__ = ["MemoryRow", "SpectralReport", "SpectralRow", "spectral_report"]
 
 # The most by which a gate can multiply the error signal before W_hh^T does, for states and candidates within +-1: the
 # slope of its non-linearity times what it weighs. LSTM: i, f and o, of slope 1/4, weigh g, c_{t-1} and tanh(c_t); g has
 # slope 1. GRU: z weighs h_{t-1} - n, which is within +-2; r the recurrent share of n, taken as within +-1.
-_SLOPES: dict[str, tuple[float, ...]] = {
+SLOPES: dict[str, tuple[float, ...]] = {
     "rnn_tanh": (1.0,),
     "rnn_relu": (1.0,),
     "rnn_sigmoid": (0.25,),
     "lstm": (0.25, 0.25, 1.0, 0.25),
     "gru": (0.25, 0.5, 1.0),
 }
-# What carries the state past the gates: the LSTM's forget gate, the GRU's z.
-_KEEPERS = {"lstm": ("forget gate", "f", "c"), "gru": ("gate z", "z", "h")}
 
 HORIZON = 100  # steps over which the words count
 _ONE = 1e-3  # how near to 1 counts as 1
@@ -129,14 +127,14 @@ def spectral_report(module: nn.Module) -> SpectralReport:
         w_hh, w_hr = _matrix(module, scan.w_hh, who), _matrix(module, scan.w_hr, who)
         name = scan.w_hh if w_hr is None else f"{scan.w_hh} {scan.w_hr}"
         assert w_hh is not None
-        for gate, slope, block in zip(GATE_NAMES[spec.name], _SLOPES[spec.name], w_hh.chunk(spec.gates), strict=True):
+        for gate, slope, block in zip(spec.gate_names, SLOPES[spec.name], w_hh.chunk(spec.gates), strict=True):
             # The eigenvalues of W_hh W_hr [H, H] that can differ from zero are those of W_hr W_hh [P, P].
             radius = torch.linalg.eigvals(block if w_hr is None else w_hr @ block).abs().max().item()
             values = torch.linalg.svdvals(block if w_hr is None else block @ w_hr)[: block.shape[1]].tolist()
-            words = (_gate_words if spec.name in _KEEPERS else _elman_words)(radius, values, slope)
+            words = (_elman_words if spec.keeper is None else _gate_words)(radius, values, slope)
             rows.append(SpectralRow(scan.layer, direction, gate, name, radius, tuple(values), slope, words))
-        if spec.name in _KEEPERS:
-            memory.append(_memory(module, scan, direction, spec, w_hh))
+        if spec.keeper is not None:
+            memory.append(_memory(module, scan, direction, spec, spec.keeper))
     return SpectralReport(f"{type(module).__name__}({module.extra_repr()})", tuple(rows), tuple(memory))
 
 
@@ -153,20 +151,19 @@ def _matrix(module: Any, name: str | None, who: str) -> Tensor | None:
     return weight
 
 
-def _memory(module: Any, scan: ScanNames, direction: str, spec: CellSpec, w_hh: Tensor) -> MemoryRow:
+def _memory(module: Any, scan: ScanNames, direction: str, spec: CellSpec, keeper: str) -> MemoryRow:
     """What the biases of the keeping gate say; without biases the gate stands at one half."""
-    title, gate, state = _KEEPERS[spec.name]
-    index = GATE_NAMES[spec.name].index(gate)
-    bias = w_hh.new_zeros(w_hh.shape[0] // spec.gates)
+    index = spec.gate_names.index(keeper)
+    bias = torch.zeros(module.hidden_size, dtype=torch.float64)
     for name in (scan.b_ih, scan.b_hh):
         part = _matrix(module, name, "rnnfast.diagnostics.spectral_report")
         bias = bias if part is None else bias + part.chunk(spec.gates)[index]
     keeps = bias.sigmoid().sort().values.tolist()
     median = keeps[len(keeps) // 2]
     words = (
-        f"{title} at zero input and state: keeps {median:.3g} of {state} a step (units: {keeps[0]:.3g} to "
-        f"{keeps[-1]:.3g}); half is left after {_steps(_half_life(median))}, in the slowest unit "
-        f"{_steps(_half_life(keeps[-1]))}"
+        f"gate {keeper} at zero input and state: keeps {median:.3g} of {'c' if spec.has_cell else 'h'} a step "
+        f"(units: {keeps[0]:.3g} to {keeps[-1]:.3g}); half is left after {_steps(_half_life(median))}, in the slowest "
+        f"unit after {_steps(_half_life(keeps[-1]))}"
     )
     return MemoryRow(scan.layer, direction, tuple(keeps), words)
 
