@@ -29,7 +29,7 @@ CLIPS = ("none", "norm", "bptt")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a cell is trained: found by a small search at T = 150, seeds 0 and 1 (docs/training.md)."""
+    """How a cell is trained at every length (docs/training.md tells how the numbers were found)."""
 
     build: Callable[..., nn.Module]
     init: Any
@@ -43,10 +43,10 @@ def _irnn(*args: int, **options: Any) -> nn.Module:
 
 
 RECIPES: dict[str, Recipe] = {
-    "tanh": Recipe(rnnfast.RNN, None, 1e-3, 1.0, 1.0),
-    "irnn": Recipe(_irnn, "irnn", 1e-3, 1.0, 1.0),
-    "gru": Recipe(rnnfast.GRU, None, 5e-3, 1.0, 1.0),
-    "lstm": Recipe(rnnfast.LSTM, "forget_bias", 5e-3, 1.0, 1.0),
+    "tanh": Recipe(rnnfast.RNN, None, 5e-4, 1.0, 1.0),
+    "irnn": Recipe(_irnn, "irnn", 5e-4, 1.0, 1.0),
+    "gru": Recipe(rnnfast.GRU, None, 1e-2, 1.0, 1.0),
+    "lstm": Recipe(rnnfast.LSTM, "forget_bias", 1e-2, 1.0, 1.0),
 }
 
 
@@ -59,10 +59,10 @@ class Settings:
     clip: str = "none"
     seed: int = 0
     hidden: int = 100
-    batch: int = 32
-    updates: int = 10000  # at most; a run ends once the error is below `enough`
-    enough: float = 0.001
-    evaluate_every: int = 100
+    batch: int = 16
+    updates: int = 30000  # at most; a run ends once the error is below `enough`
+    enough: float = 0.005
+    evaluate_every: int = 200
     test_samples: int = 1000
     learning_rate: float = 0.0  # 0: the recipe's
 
@@ -83,11 +83,12 @@ class Progress:
 
     update: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all threads: on a busy machine less than seconds
     loss: list[float] = field(default_factory=list)  # of each update's batch
     gradient_norm: list[float] = field(default_factory=list)  # before clip_grad_norm_, after clipping inside BPTT
     test: list[tuple[int, float]] = field(default_factory=list)  # (update, mean squared error)
     diverged: bool = False  # the loss or the gradient was not finite
-    flow: dict[str, str] = field(default_factory=dict)  # the gradient flow in words, at "start" and "end"
+    flow: dict[str, dict[str, Any]] = field(default_factory=dict)  # at "start" and "end": see record_flow
 
 
 def adding_batch(length: int, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -144,7 +145,7 @@ class Run:
 
     def advance(self) -> None:
         """One update, and its place in the record; evaluates where it is time."""
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         s, p = self.settings, self.progress
         loss = self.loss()
         self.optimizer.zero_grad()
@@ -162,6 +163,7 @@ class Run:
         if p.update % s.evaluate_every == 0 or p.update == s.updates or p.diverged:
             p.test.append((p.update, self.evaluate()))
         p.seconds += time.perf_counter() - started
+        p.cpu_seconds += time.process_time() - cpu_started
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -202,13 +204,17 @@ class Run:
         return run
 
     def record_flow(self, path: Path, when: str) -> None:
-        """The error signal of one batch on its way back: drawn to path, in words in `progress.flow[when]`."""
+        """The error signal of one batch on its way back: drawn to path; into the record in words and in numbers.
+
+        `progress.flow[when]`: "words", and "signal", the mean norm of dL/dh_t over the batch for each step t.
+        """
         x, target = self.test[0][:, : self.settings.batch], self.test[1][: self.settings.batch]
         with rnnfast.diagnostics.gradient_flow(self.model.rnn) as flow:
             torch.mean((self.model(x) - target) ** 2).backward()
         self.optimizer.zero_grad()
         flow.plot(path)
-        self.progress.flow[when] = flow.summary()
+        signal = [_short(float(norm)) for norm in flow.dh[0, 0]]  # one layer, one direction
+        self.progress.flow[when] = {"words": flow.summary(), "signal": signal}
 
     def result(self) -> dict[str, Any]:
         """What the run's JSON says."""
@@ -224,6 +230,7 @@ class Run:
             "machine": machine_facts(),
             "updates": p.update,
             "seconds": round(p.seconds, 1),
+            "cpu_seconds": round(p.cpu_seconds, 1),
             "best_test_error": _short(self.best()),
             "last_test_error": _short(p.test[-1][1]) if p.test else None,
             "solved_at": self.solved_at(),

@@ -4,6 +4,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -175,6 +176,14 @@ def _draw_curves(top: Any, bottom: Any, result: Result, colour: str, label: str)
             axes.axvline(result["updates"], color=colour, linestyle="--", linewidth=1)
 
 
+def _draw_flow(axes: Any, result: Result, colour: str) -> None:
+    """The error signal over the steps: before training thin, after it thick."""
+    for when, width in (("start", 0.7), ("end", 1.6)):
+        if when in result["gradient_flow"]:
+            signal = [float(norm) or math.nan for norm in result["gradient_flow"][when]["signal"]]
+            axes.plot(range(len(signal)), signal, color=colour, linewidth=width)
+
+
 def _draw_frame(top: Any, bottom: Any) -> None:
     top.axhline(BASELINE, color="grey", linestyle=":", linewidth=1)
     top.axhline(TARGET, color="grey", linestyle="--", linewidth=1)
@@ -204,23 +213,34 @@ def draw_run(path: Path, result: Result) -> None:
 
 
 def draw_overview(path: Path, results: Sequence[Result]) -> None:
-    """All runs of one length: a column for each cell."""
+    """All runs of one length, a column for each cell; below, what is left of the error signal at each step."""
     from matplotlib import pyplot
 
     cells = list(dict.fromkeys(result["settings"]["cell"] for result in results))
-    size = (4 * len(cells) + 1, 7)
-    figure, axes = pyplot.subplots(2, len(cells), figsize=size, sharey="row", squeeze=False, layout="constrained")
+    flow = any(result["gradient_flow"] for result in results)
+    size = (4 * len(cells) + 1, 10 if flow else 7)
+    figure, axes = pyplot.subplots(
+        3 if flow else 2, len(cells), figsize=size, sharey="row", squeeze=False, layout="constrained"
+    )
     for column, cell in enumerate(cells):
-        top, bottom = axes[:, column]
+        top, bottom = axes[:2, column]
         for result in results:
             s = result["settings"]
             if s["cell"] == cell:
                 _draw_curves(top, bottom, result, COLOURS[s["clip"]], NAMES[s["clip"]])
+                if flow:
+                    _draw_flow(axes[2, column], result, COLOURS[s["clip"]])
         _draw_frame(top, bottom)
+        if flow:
+            axes[2, column].set_yscale("log")
+            axes[2, column].set_xlabel("time step")
+            axes[2, column].grid(alpha=0.3)
         top.set_title(f"{cell}, T = {results[0]['settings']['length']}")
         top.legend(fontsize=8)
     axes[0, 0].set_ylabel("mean squared error")
     axes[1, 0].set_ylabel("gradient norm")
+    if flow:
+        axes[2, 0].set_ylabel("norm of dL/dh_t (thin: untrained)")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

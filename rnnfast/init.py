@@ -187,7 +187,8 @@ def chrono_(module: Module, t_max: float) -> Module:
             f"{who}: {type(module).__name__}: expected an LSTM, GRU or one of their cells, got {spec.label}"
         )
     for scan in scans:
-        steps = _parameter(module, scan.w_hh).new_empty(module.hidden_size, dtype=torch.float32)
+        w_hh = _parameter(module, scan.w_hh)
+        steps = w_hh.new_empty(w_hh.shape[0] // spec.gates, dtype=torch.float32)
         bias = steps.uniform_(1.0, t_max - 1.0).log_()
         _set_gate_bias(module, scan, who, spec, spec.keeper, bias)
         if spec.has_cell:
@@ -215,7 +216,8 @@ def initialise(module: nn.Module, init: Any) -> None:
     if callable(init):
         init(module)
         return
-    name, values = init, ()
+    name: Any = init
+    values: tuple[Any, ...] = ()
     if isinstance(init, tuple | list) and len(init) == 2:
         name, values = init[0], (init[1],)
     function = _BY_NAME.get(name) if isinstance(name, str) else None

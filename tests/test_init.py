@@ -315,7 +315,9 @@ def test_on_meta_and_afterwards() -> None:
     assert torch.equal(module.weight_hh_l0, torch.eye(H))
 
 
-def test_script_compiles_a_module_with_init() -> None:
-    module = rnnfast.LSTM(I, H, init=("chrono", 20))
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("value", [("chrono", 20), init.orthogonal_])
+def test_script_compiles_a_module_with_init(value: Any) -> None:
+    model = nn.Sequential(rnnfast.LSTM(I, H, init=value))
     x = torch.randn(4, 2, I)
-    torch.testing.assert_close(torch.jit.script(module)(x)[0], module(x)[0])
+    torch.testing.assert_close(torch.jit.script(model)(x)[0], model(x)[0])

@@ -188,7 +188,7 @@ def test_bad_files(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture, mon
     for file, text in ((f"{name}.json", "{"), (f"{name}.json", "{}"), (f"{name}.pt", "no zip")):
         (tmp_path / file).write_text(text)
         assert tiny.main(command) == 2
-        assert f"{name}.{file[-4:].split('.')[1]}: cannot be read" in capsys.readouterr().err
+        assert f"{file}: cannot be read" in capsys.readouterr().err
         (tmp_path / file).unlink()
     assert tiny.main(command) == 0
     monkeypatch.setitem(TINY, "updates", 7)
@@ -212,6 +212,21 @@ def test_plan_and_help(example: Any, capsys: pytest.CaptureFixture) -> None:
     assert "examples:" in capsys.readouterr().out
 
 
+def test_pictures_of_a_signal_that_vanishes_or_explodes(example: Any, tmp_path: Path) -> None:
+    """Zeros, infinities and runs without a recording have no place on a log scale, and do no harm."""
+    flow = {"start": {"words": "", "signal": [0.0, 1e-30, 1.0]}, "end": {"words": "", "signal": ["inf", 1e30, 1.0]}}
+    results = []
+    for cell, clip, recorded in (("tanh", "none", flow), ("tanh", "bptt", {}), ("irnn", "none", flow)):
+        result = example.Run(example.Settings(cell, 3, clip if clip == "none" else "norm", **TINY)).result()
+        result |= {"loss": [0.2, 0.1, "nan"], "gradient_norm": [1.0, 2.0, "inf"], "diverged": True, "updates": 3}
+        results.append(result | {"gradient_flow": recorded, "test": [[2, "nan"]], "best_test_error": "inf"})
+    example.draw_overview(tmp_path / "overview.png", results)
+    example.draw_run(tmp_path / "run.png", results[0])
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("overview.png", "run.png"))
+    assert example.table(results).splitlines()[1].split() == ["3", "tanh", "none", "inf", "not", "solved", "3", "0:00",
+                                                              "diverged"]  # fmt: skip
+
+
 def test_clipping_inside_bptt_and_gradient_flow(tiny: Any, tmp_path: Path) -> None:
     """The options and pictures of issue 7, where the kernels have them."""
     pytest.importorskip("rnnfast.diagnostics.flow")
@@ -221,4 +236,6 @@ def test_clipping_inside_bptt_and_gradient_flow(tiny: Any, tmp_path: Path) -> No
         result = json.loads((tmp_path / f"T9-{cell}-bptt-seed0.json").read_text())
         assert set(result["gradient_flow"]) == {"start", "end"}
         for when in ("start", "end"):
+            assert len(result["gradient_flow"][when]["signal"]) == 9
+            assert "layer 0" in result["gradient_flow"][when]["words"]
             assert (tmp_path / f"T9-{cell}-bptt-seed0-flow-{when}.png").stat().st_size > 1000

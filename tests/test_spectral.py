@@ -72,8 +72,8 @@ WORDS: list[tuple[np.ndarray, str, str]] = [
     (0 * IDENTITY, "relu", "vanishes: a step leaves at most 0 of the error signal, 100 steps at most 0"),
     (3.9 * IDENTITY, "sigmoid", "vanishes: a step leaves at most 0.975 of the error signal, 100 steps at most 0.08"),
     (-IDENTITY, "relu", "keeps the error signal's norm (the matrix is orthogonal)"),
-    (1.1 * IDENTITY, "tanh", "can explode: while no unit saturates the error signal grows by 1.1 a step"),
-    (1e9 * IDENTITY, "relu", "1e+900 in 100 steps"),
+    (1.1 * IDENTITY, "tanh", "can explode: while no unit saturates the error signal grows 1.1-fold a step"),
+    (1e9 * IDENTITY, "relu", "1e+900-fold in 100 steps"),
     (SHEAR, "tanh", "fades: a step multiplies the error signal by up to 3.4"),
     (np.diag([2.0, 1, 1]) @ np.eye(3)[[1, 2, 0]] / 2 ** (1 / 3), "tanh", "at the edge: a step multiplies"),
 ]

@@ -106,7 +106,7 @@ def spectral_report(module: nn.Module) -> SpectralReport:
     Gated cells have a second way back past the matrices, which their biases open (`memory`). With a projection the
     matrix is W_hh W_hr.
 
-    Cost: O(H^3) for each matrix, in float64 on the CPU; about a second for an LSTM of H = 512.
+    Cost: O(H^3) for each matrix, in float64 on the CPU; about two seconds for an LSTM of H = 512.
 
     Args:
         module: an RNN, LSTM, GRU or cell of rnnfast or torch.nn, also parametrized or pruned; weights as they are now.
@@ -198,14 +198,14 @@ def _elman_words(radius: float, values: list[float], slope: float) -> str:
         return "keeps the error signal's norm (the matrix is orthogonal), but for what saturated units lose"
     if rate > 1 + _ONE:
         return (
-            f"can explode: while no unit saturates the error signal grows by {rate:.3g} a step in the long run, "
-            f"{_power(rate)} in {HORIZON} steps; saturation is all that holds it, so clip it"
+            f"can explode: while no unit saturates the error signal grows {rate:.3g}-fold a step in the long run, "
+            f"{_power(rate)}-fold in {HORIZON} steps; only saturation holds it, so clip it"
         )
     start = f"a step multiplies the error signal by up to {bound:.3g}"
     if rate < 1 - _ONE:
         return (
-            f"fades: {start}, but in the long run it decays, by {rate:.3g} a step even where no unit saturates, to "
-            f"about {_power(rate)} in {HORIZON} steps"
+            f"fades: {start}, but in the long run leaves {rate:.3g} of it, even where no unit saturates: about "
+            f"{_power(rate)} after {HORIZON} steps"
         )
     return f"at the edge: {start}, in the long run by {rate:.3g} while no unit saturates"
 
@@ -214,7 +214,7 @@ def _gate_words(radius: float, values: list[float], slope: float) -> str:
     """One of several ways back, beside the state's own."""
     bound, rate = slope * values[0], slope * radius
     if bound < 1 - _ONE:
-        return f"by this gate alone the error signal vanishes: at most {bound:.3g} of it comes back a step"
+        return f"by this gate alone the error signal vanishes: a step leaves at most {bound:.3g} of it"
     if rate > 1 + _ONE:
-        return f"by this gate alone the error signal can explode: by {rate:.3g} a step in the long run"
+        return f"by this gate alone the error signal can explode: it grows {rate:.3g}-fold a step in the long run"
     return f"by this gate alone a step multiplies the error signal by up to {bound:.3g}, in the long run by {rate:.3g}"
