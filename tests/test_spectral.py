@@ -161,7 +161,7 @@ def test_text() -> None:
     assert len(re.findall(r"^  [ifgo] +1 +1 +1 +1$", text, re.MULTILINE)) == 16
     assert text.count("by this gate alone") == 16
     assert text.count("gate f at zero input") == 4
-    assert max(map(len, text.splitlines())) < 160
+    assert max(map(len, text.splitlines())) < 120
 
 
 def test_orthogonal_irnn_and_default_in_words() -> None:

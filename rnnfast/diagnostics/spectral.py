@@ -2,6 +2,7 @@
 """The spectrum of the recurrent matrices, and what it implies for the error signal."""
 
 import math
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +92,10 @@ class SpectralReport:
             for row in rows:
                 s = row.singular_values
                 lines.append(f"  {row.gate:4} {row.radius:8.3g} {s[0]:25.3g} {s[len(s) // 2]:8.3g} {s[-1]:9.3g}")
-            lines += [f"  {row.gate}: {row.implication}" for row in rows]
-            lines += [f"  {m.implication}" for m in self.memory if (m.layer, m.direction) == place]
+            words = [f"{row.gate}: {row.implication}" for row in rows]
+            words += [m.implication for m in self.memory if (m.layer, m.direction) == place]
+            for text in words:
+                lines += textwrap.wrap(text, 118, initial_indent="  ", subsequent_indent="     ")
         return "\n".join(lines)
 
 
