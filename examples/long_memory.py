@@ -93,15 +93,27 @@ def finished_result(folder: Path, settings: Settings) -> Result | None:
         InputError: the file cannot be read, or is of a run with other settings.
     """
     path = folder / f"{settings.name}.json"
+    if not path.exists():
+        return None
+    result = read_result(path)
+    _check_settings(path, Settings(**result["settings"]), settings)
+    return result
+
+
+def read_result(path: Path) -> Result:
+    """A run's JSON; raises InputError where it is none."""
     try:
         result: Result = json.loads(path.read_text(encoding="utf-8"))
-        found = Settings(**result["settings"])
-    except FileNotFoundError:
-        return None
+        Settings(**result["settings"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it, or choose another --out") from None
-    _check_settings(path, found, settings)
     return result
+
+
+def kept_results(folder: Path, length: int, seed: int) -> list[Result]:
+    """All finished runs of a length and seed that the folder has, also those of earlier commands."""
+    names = [Settings(cell, length, clip, seed).name for cell in RECIPES for clip in CLIPS]
+    return [read_result(path) for name in names if (path := folder / f"{name}.json").exists()]
 
 
 def open_run(folder: Path, settings: Settings) -> Run:
@@ -296,8 +308,8 @@ def run_all(args: argparse.Namespace) -> int:
                 assert result is not None  # train has written it
                 draw_run(folder / f"{settings.name}.png", result)
             results.append(result)
-            same = [r for r in results if r["settings"]["length"] == settings.length]
-            draw_overview(folder / f"T{settings.length}-seed{settings.seed}.png", same)
+            kept = kept_results(folder, settings.length, settings.seed)
+            draw_overview(folder / f"T{settings.length}-seed{settings.seed}.png", kept)
     print(table(results))
     print(f"mean squared error on held-out samples (answering 1: {BASELINE:.3f}); JSON and pictures in {folder}/")
     return 0

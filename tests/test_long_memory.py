@@ -110,8 +110,10 @@ def test_finished_runs_are_taken_from_their_json(tiny: Any, tmp_path: Path, monk
     ran = []
     train = tiny.train
     monkeypatch.setattr(tiny, "train", lambda run, *rest: ran.append(run.settings.cell) or train(run, *rest))
-    assert tiny.main([*command, "--cell", "gru", "tanh"]) == 0
+    assert tiny.main([*command, "--cell", "tanh"]) == 0
     assert ran == ["tanh"]
+    kept = tiny.kept_results(tmp_path, 9, 0)
+    assert [result["settings"]["cell"] for result in kept] == ["tanh", "gru"]
 
 
 def test_interrupted_and_resumed(
