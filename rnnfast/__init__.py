@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """rnnfast: recurrent networks at hardware speed for PyTorch."""
 
-from rnnfast import diagnostics, functional, ops
+from rnnfast import diagnostics, functional, init, ops
 from rnnfast.accelerate import Report, Row, accelerate, accelerated, restore
 from rnnfast.cells import GRUCell, LSTMCell, RNNCell
 from rnnfast.explain import Explanation, explain
 from rnnfast.frozen import Frozen, freeze
 from rnnfast.modules import GRU, LSTM, RNN
 from rnnfast.stream import Stream
+from rnnfast.truncation import tbptt
 from rnnfast.version import __version__
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "explain",
     "freeze",
     "functional",
+    "init",
     "ops",
     "restore",
+    "tbptt",
 ]

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnfast import functional
 from rnnfast.checks import check_input, check_size
 from rnnfast.control import NAMES, Control, control, options_text
+from rnnfast.init import Init, init_text, initialise
 from rnnfast.ops import direct_layers
 from rnnfast.script import torch_twin
 from rnnfast.specs import MODES
@@ -83,6 +84,7 @@ class RNNBase(nn.Module):
     dropout: float
     bidirectional: bool
     proj_size: int
+    _init_option: Init = None  # an attribute of the object only where it was given
     # Attributes of the object where one of them was given.
     bptt_clip: tuple[str, float] | None = None
     bptt_steps: int | None = None
@@ -104,6 +106,7 @@ class RNNBase(nn.Module):
         device: Any = None,
         dtype: Any = None,
         *,
+        init: Init = None,
         bptt_clip: tuple[str, float] | None = None,
         bptt_steps: int | None = None,
         checkpoint_every: int | str | None = None,
@@ -135,6 +138,8 @@ class RNNBase(nn.Module):
             shapes += [(proj_size, hidden_size)] if proj_size else []
             for name, shape in zip(names, shapes, strict=True):
                 setattr(self, name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        if init is not None:
+            self._init_option = init
         self.reset_parameters()
 
     def _set_names(self) -> None:
@@ -149,10 +154,14 @@ class RNNBase(nn.Module):
         self._flat_weights_names: list[str] = [name for names in self._all_weights for name in names]
 
     def reset_parameters(self) -> None:
-        """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order: same seed, same parameters."""
+        """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order: same seed, same parameters.
+
+        Then `init` sets those that it is about.
+        """
         bound = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        initialise(self, self._init_option)
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -203,6 +212,8 @@ class RNNBase(nn.Module):
             text += f", dropout={self.dropout}"
         if self.bidirectional is not False:
             text += f", bidirectional={self.bidirectional}"
+        if self._init_option is not None:
+            text += f", init={init_text(self._init_option)}"
         return text + options_text(self)
 
     def _control(self) -> Control | None:

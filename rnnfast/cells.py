@@ -13,6 +13,7 @@ from torch.compiler import is_compiling
 from rnnfast import fallback, functional
 from rnnfast.base import flat_weights
 from rnnfast.control import Control, arguments, control, options_text
+from rnnfast.init import Init, init_text, initialise
 from rnnfast.ops import LAYERS, direct_cell
 from rnnfast.script import torch_twin
 from rnnfast.specs import CELLS, ELMAN, CellSpec
@@ -30,6 +31,7 @@ class RNNCellBase(nn.Module):
     input_size: int
     hidden_size: int
     bias: bool
+    _init_option: Init = None  # an attribute of the object only where it was given
     # Attributes of the object where one of them was given.
     bptt_clip: tuple[str, float] | None = None
     nan_policy: str = "propagate"
@@ -43,6 +45,7 @@ class RNNCellBase(nn.Module):
         device: Any = None,
         dtype: Any = None,
         *,
+        init: Init = None,
         bptt_clip: tuple[str, float] | None = None,
         nan_policy: str = "propagate",
     ) -> None:
@@ -58,6 +61,8 @@ class RNNCellBase(nn.Module):
         for name, shape in shapes.items():
             empty = None if shape is None else nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
             self.register_parameter(name, empty)
+        if init is not None:
+            self._init_option = init
         self.reset_parameters()
 
     def extra_repr(self) -> str:
@@ -67,13 +72,19 @@ class RNNCellBase(nn.Module):
             text += f", bias={self.bias}"
         if "nonlinearity" in self.__dict__ and self.nonlinearity != "tanh":
             text += f", nonlinearity={self.nonlinearity}"
+        if self._init_option is not None:
+            text += f", init={init_text(self._init_option)}"
         return text + options_text(self)
 
     def reset_parameters(self) -> None:
-        """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order: same seed, same parameters."""
+        """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order: same seed, same parameters.
+
+        Then `init` sets those that it is about.
+        """
         bound = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        initialise(self, self._init_option)
 
     def _spec(self) -> CellSpec:
         raise NotImplementedError
@@ -111,6 +122,7 @@ class RNNCell(RNNCellBase):
         bias: whether there are b_ih and b_hh.
         nonlinearity: f: "tanh", "relu", or "sigmoid" (which torch.nn lacks).
         device, dtype: of the parameters; as :class:`rnnfast.RNN`.
+        init: what the parameters start from instead; as :class:`rnnfast.RNN`.
         bptt_clip, nan_policy: as :class:`rnnfast.RNN`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx [B, H] or [H], zeros if not given. Returns h' as hx.
@@ -118,6 +130,7 @@ class RNNCell(RNNCellBase):
     Raises:
         ValueError, RuntimeError: as torch.nn.RNNCell for wrong ranks, sizes and dtypes; an unknown nonlinearity
             raises RuntimeError when the cell is called.
+        ValueError: an init that is unknown or does not fit the cell.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.RNNCell
@@ -134,8 +147,8 @@ class RNNCell(RNNCellBase):
         dtype: Any = None,
         **options: Any,
     ) -> None:
+        self.nonlinearity = nonlinearity  # before the parameters are drawn: init asks for it
         super().__init__(input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype, **options)
-        self.nonlinearity = nonlinearity
 
     def _spec(self) -> CellSpec:
         spec = ELMAN.get(self.nonlinearity)
@@ -168,6 +181,7 @@ class LSTMCell(RNNCellBase):
 
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell for wrong ranks, sizes and dtypes.
+        ValueError: an init that is unknown or does not fit the cell.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.LSTMCell
@@ -211,6 +225,7 @@ class GRUCell(RNNCellBase):
 
     Raises:
         ValueError, RuntimeError: as torch.nn.GRUCell for wrong ranks, sizes and dtypes.
+        ValueError: an init that is unknown or does not fit the cell.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.GRUCell

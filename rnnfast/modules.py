@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rnnfast.base import NO_PROJECTION, RNNBase
 from rnnfast.checks import check_size
+from rnnfast.init import Init
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -34,6 +35,9 @@ class RNN(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own RNN runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("irnn", "identity", "orthogonal"),
+            a pair of name and value (("identity", 0.95)), or a function of the module; `reset_parameters` does it
+            again.
         bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t to +-c, ("norm", c) scales it
             down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
         bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
@@ -47,7 +51,7 @@ class RNN(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.RNN for wrong arguments, sizes, dtypes and devices.
-        ValueError: what one of the last four options cannot be.
+        ValueError: an init that is unknown or does not fit the module; what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.RNN
@@ -67,6 +71,7 @@ class RNN(RNNBase):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
+        init: Init = None,
         bptt_clip: tuple[str, float] | None = None,
         bptt_steps: int | None = None,
         checkpoint_every: int | str | None = None,
@@ -116,6 +121,9 @@ class LSTM(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own LSTM runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("orthogonal", "forget_bias",
+            "identity"), a pair of name and value (("chrono", t_max)), or a function of the module; `reset_parameters`
+            does it again.
         bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t (and dL/dc_t) to +-c, ("norm", c) scales
             it down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
         bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
@@ -129,7 +137,7 @@ class LSTM(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.LSTM for wrong arguments, sizes, dtypes and devices.
-        ValueError: what one of the last four options cannot be.
+        ValueError: an init that is unknown or does not fit the module; what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.LSTM
@@ -148,6 +156,7 @@ class LSTM(RNNBase):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
+        init: Init = None,
         bptt_clip: tuple[str, float] | None = None,
         bptt_steps: int | None = None,
         checkpoint_every: int | str | None = None,
@@ -197,6 +206,8 @@ class GRU(RNNBase):
         device, dtype: of the parameters. Kernels: CPU; float32, float64, float16 and bfloat16 (the last two computed
             in float32). Elsewhere torch's own GRU runs on the same parameters, with one warning (see
             :func:`rnnfast.explain`).
+        init: what the parameters start from instead (:mod:`rnnfast.init`): a name ("orthogonal", "identity"), a pair of
+            name and value (("chrono", t_max)), or a function of the module; `reset_parameters` does it again.
         bptt_clip: ("value", c) clamps each element of the error signal dL/dh_t to +-c, ("norm", c) scales it
             down to norm c for each sample, before it enters the gates of step t. Keyword only, as what follows.
         bptt_steps: k: truncated BPTT: no error signal passes from step t to t - 1 where (T - t) mod k = 0.
@@ -210,7 +221,7 @@ class GRU(RNNBase):
 
     Raises:
         ValueError, TypeError, RuntimeError: as torch.nn.GRU for wrong arguments, sizes, dtypes and devices.
-        ValueError: what one of the last four options cannot be.
+        ValueError: an init that is unknown or does not fit the module; what one of the last four options cannot be.
     """
 
     _torch_class: ClassVar[type[nn.Module]] = nn.GRU
@@ -228,6 +239,7 @@ class GRU(RNNBase):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         *,
+        init: Init = None,
         bptt_clip: tuple[str, float] | None = None,
         bptt_steps: int | None = None,
         checkpoint_every: int | str | None = None,

@@ -17,7 +17,7 @@ from rnnfast.inplace import cell_spec, class_name, forward_of_torch, kind_of
 from rnnfast.ops import _C
 from rnnfast.specs import MODES, CellSpec
 
-__all__ = ["check_module", "is_cell", "pack"]
+__all__ = ["check_module", "current_weights", "is_cell", "pack"]
 
 
 def is_cell(module: nn.Module) -> bool:
@@ -33,7 +33,7 @@ def pack(module: Any, spec: CellSpec, who: str) -> tuple[Any, torch.dtype]:
     """
     with torch.no_grad():
         names: Any = cells.CELL_WEIGHTS if is_cell(module) else module._flat_weights_names
-        weights = _weights(module, names)
+        weights = current_weights(module, names)
         first = weights[0]
         if not first.is_cpu or first.dtype not in KERNEL_DTYPES:
             what = f"device {first.device.type}" if not first.is_cpu else f"dtype {first.dtype}"
@@ -69,7 +69,7 @@ def check_module(module: Any, who: str) -> CellSpec:
     return spec
 
 
-def _weights(module: Any, names: Sequence[str]) -> list[Tensor]:
+def current_weights(module: Any, names: Sequence[str]) -> list[Tensor]:
     """The weights of these names as the module's next call would see them; absent biases left out, or both there."""
     computed = {}
     for hook in module._forward_pre_hooks.values():  # these compute a weight before each call

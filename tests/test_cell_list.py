@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rnnfast import _C, ops, specs
+from rnnfast.diagnostics import spectral
 from tests import cases, reference
 from tests.arguments import arguments
 
@@ -31,6 +32,7 @@ PLACES: dict[str, Any] = {
     "rnnfast/ops.py LAYERS": lambda: ops.LAYERS,
     "rnnfast/ops.py LAYERS_BACKWARD": lambda: ops.LAYERS_BACKWARD,
     "the registered ops": _registered,
+    "rnnfast/diagnostics/spectral.py SLOPES": lambda: spectral.SLOPES,
     "tests/reference/__init__.py CELLS": lambda: reference.CELLS,
     "tests/cases.py CELLS": lambda: cases.CELLS,
     "tests/cases.py PAIRWISE": lambda: {c.cell for c in cases.PAIRWISE},
@@ -52,7 +54,8 @@ def test_places_agree(cell: str) -> None:
     """On gates, on what is saved, on whether there is a cell state; and every C++ op has its NumPy file."""
     spec, known = specs.CELLS[cell], reference.CELLS[cell]
     assert spec.name == cell
-    assert spec.gates == known.gates
+    assert spec.gates == known.gates == len(spec.gate_names) == len(spectral.SLOPES[cell])
+    assert spec.keeper is None or spec.keeper in spec.gate_names
     assert spec.has_cell == known.has_cell == (cell in cases.WITH_CELL_STATE)
     args = arguments(cell, T=2, B=3, H=5, grad=False)
     *_, c_n, saved, cells = ops.LAYERS[cell](*args.op, True)
