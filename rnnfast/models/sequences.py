@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-__all__ = ["Lengths", "Steps", "check_lengths", "each_step", "mask_of", "pack", "unpack"]
+__all__ = ["Lengths", "Steps", "check_lengths", "each_step", "mask_of", "pack", "rows", "unpack"]
 
 Lengths = Tensor | Sequence[int] | None
 Steps = Tensor | PackedSequence  # [T, B, ...], or its rows that are not padding: [N, ...]
@@ -56,6 +56,11 @@ def each_step(function: Callable[[Tensor], Any], steps: Steps) -> Any:
     if isinstance(steps, PackedSequence):
         return steps._replace(data=function(steps.data))
     return function(steps)
+
+
+def rows(steps: Steps) -> Tensor:
+    """All steps that are not padding, one after another: [N, ...]."""
+    return steps.data if isinstance(steps, PackedSequence) else steps.flatten(0, 1)
 
 
 def unpack(steps: Steps, total: int, value: float = 0.0) -> Tensor:
