@@ -16,7 +16,6 @@ from torch import nn
 from rnnfast.demo.training import Settings, Trainer
 from rnnfast.info import machine_facts
 from rnnfast.models import LanguageModel
-from rnnfast.modules import LSTM
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -36,8 +35,8 @@ def race(trainer: Trainer, repeats: int) -> dict[str, Any]:
     x, target = trainer.streams[: s.chunk], trainer.streams[1 : s.chunk + 1]
     x = x[: target.shape[0]]
     models: dict[str, LanguageModel] = {}
-    for name, rnn in (("rnnfast", LSTM), ("torch.nn", nn.LSTM)):
-        model = LanguageModel(symbols, s.hidden, s.layers, s.embedding, s.dropout, rnn)
+    for name, backend in (("rnnfast", "rnnfast"), ("torch.nn", "torch")):
+        model = LanguageModel(symbols, s.hidden, s.layers, s.embedding, s.dropout, backend=backend)
         model.load_state_dict(trainer.model.state_dict())
         models[name] = model
 

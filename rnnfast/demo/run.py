@@ -104,7 +104,7 @@ def judge(trainer: Trainer, repeats: int) -> dict[str, Any]:
     trainer.model.load_state_dict(trainer.best)
     bits = held_out_bits(trainer.model, corpus.held_out)
     generator = torch.Generator().manual_seed(trainer.settings.seed)
-    sample = trainer.model.sample(corpus.held_out[:50], 400, 0.7, generator)
+    sample = trainer.model.generate(corpus.held_out[:50], 400, 0.7, generator=generator)
     results = {
         "bits_per_char": bits,
         "unigram_bits_per_char": unigram_bits(corpus.train, corpus.held_out, corpus.symbols),
