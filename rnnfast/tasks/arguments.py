@@ -90,7 +90,10 @@ def add_train(parser: argparse.ArgumentParser, task: str | None) -> None:
             _common(sub, chosen.defaults)
 
 
-_LEAVES = "Leaves results.json, pictures, model.pt (for rnnfast run) and checkpoint.pt in OUT/NAME. Ctrl-C saves; --resume goes on."
+_LEAVES = (
+    "Leaves results.json, pictures, model.pt (for rnnfast run) and checkpoint.pt in OUT/NAME. "
+    "Ctrl-C saves; --resume goes on."
+)
 
 
 def _specific(parser: argparse.ArgumentParser, task: Any) -> None:
@@ -107,8 +110,9 @@ def _common(parser: argparse.ArgumentParser, defaults: Any) -> None:
         shown = "" if default is None else f" (default: {default:g})"
         parser.add_argument(f"--{name}", type=kind, metavar="X", help=text + shown)
 
-    parser.add_argument("--cell", choices=CELLS, help="recurrent cell; none: without recurrence, as far as the task has "
-                        "such a baseline (default: lstm)")  # fmt: skip
+    parser.add_argument(
+        "--cell", choices=CELLS, help="none: without recurrence, a baseline of classify and tag (default: lstm)"
+    )
     parser.add_argument("--init", choices=INITS, help="of the recurrent weights (default: as torch.nn)")
     parser.add_argument("--backend", choices=("rnnfast", "torch"), help="torch: the same model on torch.nn's layers")
     add("hidden", whole(), "units of a layer")
@@ -127,6 +131,16 @@ def _common(parser: argparse.ArgumentParser, defaults: Any) -> None:
     parser.add_argument("--name", help="of the run's folder (default: TASK-time)")
     parser.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
     parser.add_argument("--resume", action="store_true", help="go on with the run NAME, or the task's latest one")
+
+
+def add_files(parser: argparse.ArgumentParser, kind: str, text: str) -> None:
+    """--data, or --train with --valid and --test."""
+    parser.add_argument(
+        "--data", metavar=kind, help=f"{text}; a tenth becomes the validation part, a tenth the test part"
+    )
+    parser.add_argument("--train", metavar=kind, help="instead of --data")
+    parser.add_argument("--valid", metavar=kind, help="with --train; else a tenth of it")
+    parser.add_argument("--test", metavar=kind, help="with --train; else a tenth of it")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

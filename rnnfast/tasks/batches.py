@@ -12,8 +12,8 @@ POOL = 20  # batches whose sequences are sorted together
 
 
 def by_length(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of all sequences in batches: shuffled, then sorted by length within pools of 20 batches, so that little is
-    padded and the order is still a random one."""
+    """Indices of all sequences in batches: shuffled, then sorted by length within pools of 20 batches, so that little
+    is padded and the order is still a random one."""
     random = generator(seed, epoch)
     order: list[int] = torch.randperm(len(lengths), generator=random).tolist()
     batches = []
@@ -45,8 +45,8 @@ def pad_series(series: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def by_budget(lengths: Sequence[int], steps: int) -> list[list[int]]:
-    """Indices from the longest to the shortest in batches of at most so many steps, padding counted, and of at least one
-    sequence."""
+    """Indices from the longest to the shortest in batches of at most so many steps, padding counted, and of at least
+    one sequence."""
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= steps:

@@ -14,6 +14,7 @@ from rnnfast.demo.text import InputError
 from rnnfast.models import SequenceClassifier
 from rnnfast.models.vocabulary import Vocabulary
 from rnnfast.tasks import metrics, plots
+from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_length, in_order, pad_series, pad_symbols
 from rnnfast.tasks.data.digits import digits
 from rnnfast.tasks.data.files import listed, shown
@@ -22,7 +23,7 @@ from rnnfast.tasks.data.split import Parts, from_files, stratified
 from rnnfast.tasks.data.ts import read_ts
 from rnnfast.tasks.settings import Settings, Task, initialiser
 
-# What the validation part of the digits chose (docs/tasks/classify.md); an IRNN diverges where the others are at their best.
+# What the digits' validation part chose (docs/tasks/classify.md); an IRNN diverges where others are at their best.
 RATES = {"rnn": 1e-3, "rnn_relu": 3e-4, "irnn": 3e-4, "lstm": 5e-3, "gru": 5e-3, "none": 5e-3}
 
 
@@ -49,11 +50,7 @@ class ClassifyTask(Task):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """The task's own options."""
-        parser.add_argument("--data", metavar="FILE", help="a .ts file, or text<TAB>label lines, to be split "
-                            "(default: scikit-learn's digits, pixel by pixel)")  # fmt: skip
-        parser.add_argument("--train", metavar="FILE", help="instead of --data")
-        parser.add_argument("--valid", metavar="FILE", help="with --train; else a tenth of it")
-        parser.add_argument("--test", metavar="FILE", help="with --train; else a tenth of it")
+        add_files(parser, "FILE", "a .ts file, or text<TAB>label lines (default: scikit-learn's digits)")
         parser.add_argument("--unit", choices=("char", "word"), help="of text (default: char)")
         parser.add_argument("--min-count", type=int, metavar="N", help="rarer symbols are unknown ones (default: 1)")
         parser.add_argument("--aggregation", choices=("last", "mean", "sum", "max", "attention"),
@@ -70,7 +67,7 @@ class ClassifyTask(Task):
         self._check()
         torch.manual_seed(settings.seed)
         o, extra = self.options, {"task": self.name, "unit": self.options["unit"]}
-        sizes: dict[str, int]
+        sizes: dict[str, Any]
         if self.series:
             self.location, self.scale = self._measure()
             extra |= {"location": self.location.tolist(), "scale": self.scale.tolist()}
@@ -102,7 +99,7 @@ class ClassifyTask(Task):
                 [Example(inputs[i], labels[i]) for i in part]
                 for part in stratified(labels, (0.6, 0.2, 0.2), self.settings.seed)
             ]
-            return Parts(*found)
+            return Parts(found[0], found[1], found[2])
         return from_files(o, lambda path: read_examples(path, o["unit"]), seed=self.settings.seed)
 
     def _check(self) -> None:

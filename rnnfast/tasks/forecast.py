@@ -26,8 +26,8 @@ class ForecastTask(Task):
     higher_is_better = False
     item = "window"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "hidden": 32, "layers": 1, "embedding": 0, "dropout": 0.1, "epochs": 60, "batch": 16, "learning_rate": 5e-3,
-        "patience": 20, "horizon": 11, "season": None, "test_length": 60, "valid_length": 40, "window": 100,
+        "hidden": 32, "layers": 1, "embedding": 0, "dropout": 0.1, "epochs": 400, "batch": 16, "learning_rate": 5e-3,
+        "patience": 100, "horizon": 11, "season": None, "test_length": 60, "valid_length": 40, "window": 100,
         "output": "quantiles", "quantiles": [0.1, 0.5, 0.9], "residual": False, "column": None,
     }  # fmt: skip
 
@@ -37,8 +37,8 @@ class ForecastTask(Task):
         parser.add_argument("--data", metavar="FILE", help="CSV with a header line (default: yearly sunspots)")
         parser.add_argument("--column", metavar="NAME", help="of the CSV file")
         parser.add_argument("--horizon", type=int, metavar="N", help="steps ahead (default: 11)")
-        parser.add_argument("--season", type=int, metavar="N", help="steps of a season, for the seasonal-naive forecast "
-                            "(default: 11 for sunspots, else 1)")  # fmt: skip
+        parser.add_argument("--season", type=int, metavar="N", help="steps of a season, for the seasonal-naive "
+                            "forecast (default: 11 for sunspots, else 1)")  # fmt: skip
         parser.add_argument("--test-length", type=int, metavar="N", help="steps at the end (default: 60)")
         parser.add_argument("--valid-length", type=int, metavar="N", help="steps before those (default: 40)")
         parser.add_argument("--window", type=int, metavar="T", help="steps of a training sequence (default: 100)")
@@ -58,8 +58,8 @@ class ForecastTask(Task):
         least = max(2 * self.season, self.horizon + 2)
         if self.window < least or min(test, valid) < self.horizon:
             raise InputError(
-                f"series of {n} values: expected at least {least} of training, and validation ({valid}) and test ({test}) "
-                f"of at least the horizon ({self.horizon}); see --test-length, --valid-length, --horizon, --season"
+                f"series of {n} values: expected at least {least} of training, and validation ({valid}) and test "
+                f"({test}) of at least the horizon ({self.horizon}); see --test-length, --valid-length, --horizon"
             )
         self.test_begin, self.valid_begin = n - test, n - test - valid
         self.series = torch.tensor(self.values)[:, None, None]  # [T, 1, 1]
@@ -90,8 +90,8 @@ class ForecastTask(Task):
         return self.model.loss(x), len(batch)
 
     def rolling(self, begin: int, end: int) -> tuple[list[int], Tensor, Tensor]:
-        """Origins (indices of the first value forecast) whose horizon lies in [begin, end), and the forecasts' medians and
-        80% intervals: [origins, horizon] and [origins, horizon, 2]."""
+        """Origins (indices of the first value forecast) whose horizon lies in [begin, end), and the forecasts' medians
+        and 80% intervals: [origins, horizon] and [origins, horizon, 2]."""
         origins = list(range(begin, end - self.horizon + 1))
         found = self.model(self.series[: origins[-1]])  # each step forecasts from what it has seen so far
         at = [o - 1 for o in origins]

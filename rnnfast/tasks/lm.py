@@ -4,6 +4,7 @@
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ LN2 = math.log(2)
 
 
 class LanguageTask(Task):
-    """Streams of symbols side by side, cut into chunks; the state is carried from chunk to chunk, the gradient is not."""
+    """Streams of symbols side by side, cut into chunks; the state goes from chunk to chunk, the gradient does not."""
 
     name = "lm"
     higher_is_better = False
@@ -103,7 +104,7 @@ class LanguageTask(Task):
         chunk, last = self.options["chunk"], self.streams.shape[0] - 1
         first = int(torch.randint(1, chunk + 1, (), generator=generator(self.settings.seed, epoch)))
         borders = [0, *range(min(first, last), last, chunk), last]
-        return [(a, b) for a, b in zip(borders, borders[1:], strict=False) if b > a]
+        return [(a, b) for a, b in pairwise(borders) if b > a]
 
     def items(self) -> int:
         """Symbols of an epoch."""
@@ -140,7 +141,7 @@ class LanguageTask(Task):
         (folder / "samples.txt").write_text("\n\n--------\n".join(samples) + "\n", encoding="utf-8")
         results: dict[str, Any] = {
             "metric": self.figure(self.held_out),
-            "unknown": int((self.held_out == self.vocabulary.unknown_id).sum()) / self.held_out.numel(),
+            "unknown": self.held_out.eq(self.vocabulary.unknown_id or 0).sum().item() / self.held_out.numel(),
             "sample": samples[1],
         }
         if not self.words:

@@ -65,12 +65,16 @@ def _lines() -> Iterator[tuple[int, str]]:
     Raises:
         InputError: a line is not UTF-8.
     """
-    for line, raw in enumerate(iter(sys.stdin.buffer.readline, b""), 1):
-        try:
-            yield line, raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            raise InputError(f"stdin, line {line}: expected UTF-8 text, got the byte 0x{byte:02x}") from None
+    for number, raw in enumerate(iter(sys.stdin.buffer.readline, b""), 1):
+        yield number, _decoded(number, raw)
+
+
+def _decoded(number: int, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise InputError(f"stdin, line {number}: expected UTF-8 text, got the byte 0x{byte:02x}") from None
 
 
 def _filled(lines: Iterator[tuple[int, str]], expected: str) -> Iterator[tuple[int, str]]:
@@ -96,8 +100,8 @@ def generate(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, st
 
 
 def classify(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, str]]) -> Iterable[str]:
-    """Each line is a text, or a series: values with commas between them, dimensions with colons. Answers the class and its
-    probability."""
+    """Each line is a text, or a series: values with commas between them, dimensions with colons. Answers the class and
+    its probability."""
     for number, line in _filled(lines, "a text" if "symbols" in model.vocabulary else "a series"):
         if "symbols" in model.vocabulary:
             symbols = line.split() if model.extra["unit"] == "word" else list(line)

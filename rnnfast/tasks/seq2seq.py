@@ -13,6 +13,7 @@ from rnnfast.demo.text import InputError
 from rnnfast.models import Seq2Seq
 from rnnfast.models.vocabulary import END, START, Vocabulary
 from rnnfast.tasks import metrics, plots
+from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_length, in_order, pad_symbols
 from rnnfast.tasks.data.pairs import read_pairs
 from rnnfast.tasks.data.pronunciations import pronunciations
@@ -37,14 +38,10 @@ class Seq2SeqTask(Task):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """The task's own options."""
-        parser.add_argument("--data", metavar="FILE", help="source<TAB>target lines, to be split by source "
-                            "(default: the CMU pronouncing dictionary)")  # fmt: skip
-        parser.add_argument("--train", metavar="FILE", help="instead of --data")
-        parser.add_argument("--valid", metavar="FILE", help="with --train; else a tenth of it")
-        parser.add_argument("--test", metavar="FILE", help="with --train; else a tenth of it")
+        add_files(parser, "FILE", "source<TAB>target lines (default: the CMU pronouncing dictionary)")
         parser.add_argument("--source-unit", choices=("char", "word"), help="symbols of the source (default: char)")
-        parser.add_argument("--target-unit", choices=("char", "word"), help="symbols of the target: characters, or what "
-                            "spaces separate (default: char; of the dictionary: word, that is phonemes)")  # fmt: skip
+        parser.add_argument("--target-unit", choices=("char", "word"), help="of the target (default: char; of the "
+                            "dictionary word, that is phonemes)")  # fmt: skip
         parser.add_argument("--attention", choices=("dot", "general", "none"), help="Luong's (default: general)")
         parser.add_argument("--beam", type=int, metavar="K", help="hypotheses of the test's beam search (default: 5)")
         parser.add_argument("--limit", type=int, metavar="N", help="use only N pairs")
@@ -75,7 +72,8 @@ class Seq2SeqTask(Task):
         self.model.vocabulary = {"source": self.source, "target": self.target}
         self.longest = max(len(t) for _, t in self.encoded) + 5
         self.model.extra = {
-            "task": self.name, "source_unit": self.source_unit, "target_unit": self.target_unit, "longest": self.longest,
+            "task": self.name, "source_unit": self.source_unit, "target_unit": self.target_unit,
+            "longest": self.longest,
         }  # fmt: skip
 
     def _read(self) -> Parts[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model
+from rnnfast.models.base import Init
 
 INITS = ("orthogonal", "forget-bias")
 
@@ -47,7 +47,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool]
     item: str  # what the progress bar counts
     defaults: ClassVar[Mapping[str, Any]]
-    model: Model
+    model: Any  # a rnnfast.models.Model
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -86,6 +86,8 @@ class Task(ABC):
 
     def set_carry(self, carry: list[Tensor]) -> None:
         """Takes up what carry() gave."""
+        if carry:
+            raise ValueError(f"{self.name}: expected nothing to carry, got {len(carry)} tensors")
 
 
 def generator(*numbers: int) -> torch.Generator:

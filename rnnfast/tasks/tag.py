@@ -14,6 +14,7 @@ from rnnfast.models import SequenceTagger
 from rnnfast.models.spelling import spell
 from rnnfast.models.vocabulary import Vocabulary
 from rnnfast.tasks import metrics, plots
+from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_budget, by_length, pad_symbols
 from rnnfast.tasks.data.files import listed, shown
 from rnnfast.tasks.data.tagged import Tagged
@@ -40,23 +41,20 @@ class TagTask(Task):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """The task's own options."""
-        parser.add_argument("--data", metavar="PATH", help="a file or folder to be split (default: the standard library's "
-                            "source, each character with its token's class)")  # fmt: skip
-        parser.add_argument("--train", metavar="PATH", help="instead of --data")
-        parser.add_argument("--valid", metavar="PATH", help="with --train; else a tenth of it")
-        parser.add_argument("--test", metavar="PATH", help="with --train; else a tenth of it")
-        parser.add_argument("--format", choices=FORMATS, help="python: .py files; conllu; bio: two columns; slots: a folder "
-                            "with seq.in, seq.out, label (default: what the name says)")  # fmt: skip
+        add_files(parser, "PATH", "a file or folder (default: the standard library's source)")
+        parser.add_argument(
+            "--format", choices=FORMATS, help="(default: what the name says; .conllu, .py, seq.in, else bio)"
+        )
         parser.add_argument("--column", metavar="NAME", help="CoNLL-U's column of labels (default: UPOS)")
-        parser.add_argument("--online", dest="bidirectional", action="store_const", const=False,
-                            help="one direction: each label as its token comes, without seeing what follows")  # fmt: skip
+        online: dict[str, Any] = {"dest": "bidirectional", "action": "store_const", "const": False}
+        parser.add_argument("--online", help="one direction: label each token as it comes", **online)
         parser.add_argument("--crf", action="store_const", const=True, help="judge neighbouring labels together")
-        parser.add_argument("--no-characters", dest="characters", action="store_const", const=False,
-                            help="of words: without features of their spelling")  # fmt: skip
+        letters: dict[str, Any] = {"dest": "characters", "action": "store_const", "const": False}
+        parser.add_argument("--no-characters", help="of words: without features of their spelling", **letters)
         parser.add_argument("--segment", type=int, metavar="T", help="longer training sequences are cut (default: 512)")
         parser.add_argument("--limit", type=int, metavar="N", help="use only N files, or sentences of each part")
-        parser.add_argument("--unknown-labels", choices=("error", "wrong"), help="a label of the validation or test part "
-                            "that training has not: an error, or a step that counts as wrong (default: error)")  # fmt: skip
+        unknown = "labels of validation and test that training has not (default: error)"
+        parser.add_argument("--unknown-labels", choices=("error", "wrong"), help=unknown)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -68,7 +66,7 @@ class TagTask(Task):
         self.labels = Vocabulary.build((s.labels for s in train), padding=None, unknown=None)
         self.intents = Vocabulary.build(([s.intent or ""] for s in train), padding=None, unknown=None)
         self._check()
-        self.words = Vocabulary.build((s.tokens for s in train))
+        self.words = Vocabulary.build(s.tokens for s in train)
         counts: dict[str, int] = {}
         for s in train:
             for token in s.tokens:
@@ -108,8 +106,8 @@ class TagTask(Task):
                     new = next((name for name in names if name not in known), None)
                     if new is not None:
                         raise InputError(
-                            f"{where}, sentence {number}: expected {'an' if what == 'intent' else 'a'} {what} of the training "
-                            f"part ({listed(known.symbols, 6)}), got {shown(new)} (--unknown-labels wrong counts it as wrong)"
+                            f"{where}, sentence {number}: expected {what}s of the training part only "
+                            f"({listed(known.symbols, 6)}), got {shown(new)}; --unknown-labels wrong counts it as wrong"
                         )
 
     def plan(self, epoch: int) -> Sequence[list[int]]:

@@ -131,7 +131,8 @@ def progress_bar(trainer: Trainer) -> tuple[Callable[[float, int], None], Callab
     per_update = per_epoch / max(1, len(task.plan(0)))
     bar = tqdm(
         total=s.epochs * per_epoch, initial=min(s.epochs * per_epoch, round(p.step * per_update)), unit=task.item,
-        unit_scale=True, desc=task.name, mininterval=0.3, smoothing=0.05, disable=None if trainer.total < 200 else False,
+        unit_scale=True, desc=task.name, mininterval=0.3, smoothing=0.05,
+        disable=None if trainer.total < 200 else False,
     )  # fmt: skip
 
     def update(loss: float, items: int) -> None:

@@ -97,9 +97,9 @@ class Trainer:
         return value
 
     def run(self, after_update: Callable[[float, int], None], deadline: float = math.inf) -> str:
-        """Trains to the last epoch, until nothing gets better, or until `time.monotonic()` passes the deadline. Says which.
+        """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
 
-        `after_update(loss, items)` may raise to stop; what was done so far is then in `progress`.
+        """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
         """
         p, s = self.progress, self.settings
         while p.epoch < s.epochs and p.without_better < s.patience:

@@ -67,9 +67,9 @@ def package(name: str, data: str) -> Any:
 
 
 def finite(text: str) -> float | None:
-    """The number that a text says, or None where it says none (NaN and infinities are none)."""
+    """The number that a text says, or None where it says none (NaN and infinities are none, nor is 1_000)."""
     try:
-        value = float(text)
+        value = float("nan" if "_" in text else text)
     except ValueError:
         return None
     # float32 is what the models read; a larger number would become infinite there.

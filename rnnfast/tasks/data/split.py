@@ -61,7 +61,7 @@ def by_groups(items: Sequence[Item], group: Callable[[Item], str], seed: int, va
     found: list[list[Item]] = [[], [], []]
     for item in items:
         found[side[group(item)]].append(item)
-    return Parts(*found)
+    return Parts(found[0], found[1], found[2])
 
 
 def from_files(
@@ -70,8 +70,8 @@ def from_files(
     group: Callable[[Item], str] | None = None,
     seed: int = 0,
 ) -> Parts[Item]:
-    """The parts that `data` or `train`, `valid` and `test` (paths, or None) name; what has no file of its own is a tenth
-    of the training file.
+    """The parts that `data` or `train`, `valid` and `test` (paths, or None) name; what has no file of its own is a
+    tenth of the training file.
 
     Raises:
         InputError: from reading; both or neither of data and train are given; too little to split.

@@ -34,7 +34,9 @@ def read_conllu(path: Path, column: str = "UPOS") -> list[Tagged]:
         raise InputError(f"--column {column}: expected one of {', '.join(CONLLU_COLUMNS)}")
     index = CONLLU_COLUMNS.index(column.upper())
     expected = "CoNLL-U: ten fields with tabs between them"
-    sentences, tokens, labels = [], [], []
+    sentences: list[Tagged] = []
+    tokens: list[str] = []
+    labels: list[str] = []
     for number, line in enumerate([*read_lines(path, expected), ""], 1):
         if not line.strip():
             if tokens:
@@ -65,7 +67,9 @@ def read_bio(path: Path) -> list[Tagged]:
         InputError: the file is missing, empty or not UTF-8; a line has not two fields; a label of another form.
     """
     expected = "a token and a label"
-    sentences, tokens, labels = [], [], []
+    sentences: list[Tagged] = []
+    tokens: list[str] = []
+    labels: list[str] = []
     for number, line in enumerate([*read_lines(path, f"lines of {expected}"), ""], 1):
         if not line.strip():
             if tokens:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text for language models: characters of files, words of one sentence a line, or the text that every Python carries."""
+"""Text for language models: characters of files, words of one sentence a line, or what every Python carries."""
 
 from collections.abc import Sequence
 from pathlib import Path
