@@ -84,7 +84,7 @@ class ClassifyTask(Task):
         self.model = SequenceClassifier(
             len(self.labels), **sizes, embedding=settings.embedding, hidden=settings.hidden, layers=settings.layers,
             dropout=settings.dropout, cell=settings.cell, backend=settings.backend, bidirectional=o["bidirectional"],
-            aggregation=o["aggregation"], init=initialiser(settings.init),
+            aggregation=o["aggregation"], init=initialiser(settings.init, settings.cell),
         )  # fmt: skip
         self.model.vocabulary = {"labels": self.labels} | ({} if self.series else {"symbols": self.symbols})
         self.model.extra = extra

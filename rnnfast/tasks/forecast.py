@@ -67,7 +67,7 @@ class ForecastTask(Task):
         self.model = Forecaster(
             self.horizon, hidden=settings.hidden, layers=settings.layers, dropout=settings.dropout, cell=settings.cell,
             backend=settings.backend, output=o["output"], quantiles=tuple(o["quantiles"]), residual=o["residual"],
-            init=initialiser(settings.init),
+            init=initialiser(settings.init, settings.cell),
         )  # fmt: skip
         self.model.fit_scale(self.series[: self.valid_begin])
         self.model.extra = {"task": self.name, "column": o["column"] or "sunspots"}

@@ -107,12 +107,12 @@ def classify(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, st
             symbols = line.split() if model.extra["unit"] == "word" else list(line)
             x = torch.tensor(model.vocabulary["symbols"].encode(symbols))[:, None]
         else:
-            x = (_series(number, line) - torch.tensor(model.extra["location"])) / torch.tensor(model.extra["scale"])
+            x = _series(number, line)
             if x.shape[1] != len(model.extra["location"]):
                 raise InputError(
                     f"stdin, line {number}: expected {len(model.extra['location'])} dimensions, got {x.shape[1]}"
                 )
-            x = x[:, None]
+            x = ((x - torch.tensor(model.extra["location"])) / torch.tensor(model.extra["scale"]))[:, None]
         best, probabilities = model.predict(x)
         name = model.vocabulary["labels"].decode(best)[0]
         yield f"{name}\t{probabilities[0, int(best[0])].item():.4f}\n"

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rnnfast.demo.text import InputError
 from rnnfast.models.base import Init
-
-INITS = ("orthogonal", "forget-bias")
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,16 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def initialiser(name: str | None) -> Init:
-    """What `--init` does to the recurrent module (of rnnfast or torch.nn), or None."""
+def initialiser(name: str | None, cell: str) -> Init:
+    """What `--init` does to the recurrent module (of rnnfast or torch.nn), or None.
+
+    Raises:
+        InputError: forget-bias of a cell that has no forget gate.
+    """
     if name is None:
         return None
+    if name == "forget-bias" and cell != "lstm":
+        raise InputError(f"--init forget-bias: expected --cell lstm, which has a forget gate, got {cell}")
     return {"orthogonal": _orthogonal, "forget-bias": _forget_bias}[name]
 
 

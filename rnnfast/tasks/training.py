@@ -99,7 +99,7 @@ class Trainer:
     def run(self, after_update: Callable[[float, int], None], deadline: float = math.inf) -> str:
         """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
 
-        """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
+        `after_update(loss, items)` may raise to stop; what was done so far is in `progress`. Returns what ended it.
         """
         p, s = self.progress, self.settings
         while p.epoch < s.epochs and p.without_better < s.patience:
