@@ -70,7 +70,8 @@ class LanguageTask(Task):
         torch.manual_seed(settings.seed)
         self.model = LanguageModel(
             len(self.vocabulary), settings.hidden, settings.layers, settings.embedding, settings.dropout,
-            cell=settings.cell, backend=settings.backend, tied=self.options["tied"], init=initialiser(settings.init, settings.cell),
+            cell=settings.cell, backend=settings.backend, tied=self.options["tied"],
+            init=initialiser(settings.init, settings.cell),
         )  # fmt: skip
         self.model.vocabulary = {"symbols": self.vocabulary}
         self.model.extra = {"task": self.name, "unit": self.options["unit"]}

@@ -67,7 +67,8 @@ class Seq2SeqTask(Task):
         self.model = Seq2Seq(
             len(self.source), len(self.target), start=self.target[START], end=self.target[END],
             embedding=settings.embedding, hidden=settings.hidden, layers=settings.layers, dropout=settings.dropout,
-            cell=settings.cell, backend=settings.backend, attention=attention, init=initialiser(settings.init, settings.cell),
+            cell=settings.cell, backend=settings.backend, attention=attention,
+            init=initialiser(settings.init, settings.cell),
         )  # fmt: skip
         self.model.vocabulary = {"source": self.source, "target": self.target}
         self.longest = max(len(t) for _, t in self.encoded) + 5

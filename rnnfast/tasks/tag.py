@@ -85,7 +85,8 @@ class TagTask(Task):
             len(self.labels), symbols=len(self.words), embedding=settings.embedding, hidden=settings.hidden,
             layers=settings.layers, dropout=settings.dropout, cell=settings.cell, backend=settings.backend,
             bidirectional=o["bidirectional"], crf=o["crf"], intents=len(self.intents) if slots else None,
-            characters=len(self.characters) if self.characters else None, init=initialiser(settings.init, settings.cell),
+            characters=len(self.characters) if self.characters else None,
+            init=initialiser(settings.init, settings.cell),
         )  # fmt: skip
         self.model.vocabulary = {"words": self.words, "labels": self.labels}
         if self.characters:

@@ -6,14 +6,18 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from rnnfast.cli import main
+from rnnfast.tasks import plots
 
 
 @dataclass
@@ -88,7 +92,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FORECAST = ("--horizon", "3", "--season", "4", "--test-length", "12", "--valid-length", "8", "--window", "20")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def arguments(data: Path) -> dict[str, tuple[object, ...]]:
     """The command line of a tiny training of each task, each kind of data."""
     return {
@@ -108,6 +112,28 @@ def arguments(data: Path) -> dict[str, tuple[object, ...]]:
         "forecast gaussian": ("forecast", "--data", data / "sales.csv", "--column", "sold", "--output", "gaussian",
                               "--residual", "--cell", "rnn", *FORECAST, *TINY),
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(
+    arguments: dict[str, tuple[object, ...]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The folder of a finished tiny run of a case, trained once for all tests."""
+    out = tmp_path_factory.mktemp("trained")
+
+    @cache
+    def folder(case: str) -> Path:
+        assert main(["train", *map(str, arguments[case]), "--out", str(out), "--name", case]) == 0
+        return out / case
+
+    return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training, here."""
+    monkeypatch.setattr(plots, "_figure", lambda *_, **__: nullcontext(MagicMock()))
+    monkeypatch.setattr(plots, "curves", lambda *_: None)
 
 
 def results(folder: Path) -> dict[str, Any]:
