@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all models share: a configuration, one file that holds everything, and the recurrent part."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -85,13 +86,26 @@ class Model(nn.Module):
             "extra": json.dumps(dict(self.extra if extra is None else extra)),
             "weights": self.state_dict(),
         }
+        data["digest"] = _digest(data)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         try:
-            torch.save(data, partial)
+            with open(partial, "wb") as file:
+                torch.save(data, file)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of a file's content: torch's reader does not notice a changed byte among the weights."""
+    digest = hashlib.sha256()
+    for key in ("kind", "config", "dtype", "vocabulary", "extra"):
+        digest.update(f"{key}={data[key]}\0".encode())
+    for name, tensor in data["weights"].items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 _KINDS: dict[str, type[Model]] = {}
@@ -133,10 +147,14 @@ def load(path: str | os.PathLike[str], backend: str | None = None) -> Any:
             f"it was written by rnnfast {data.get('rnnfast')}, this is {__version__}"
         )
     try:
+        if data["digest"] != _digest(data):
+            raise ValueError("its content is not what was written: the file is damaged")
         model = _build(data, backend)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise ValueError(f"rnnfast.models.load: {path}: its parts do not fit together ({reason})") from error
+        raise ValueError(
+            f"rnnfast.models.load: {path}: damaged, or its parts do not fit together ({reason})"
+        ) from error
     return model
 
 

@@ -212,8 +212,9 @@ class Seq2Seq(Model):
     def _teach(
         self, source: Tensor, target: Tensor, source_lengths: Lengths, target_lengths: Lengths
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """What the output layer reads [U+1, B, H] and the attention, where the decoder is given (start, target); what it
-        shall say, (target, end), and where that is real: [U+1, B]."""
+        """The decoder given (start, target): what the output layer reads [U+1, B, H], and the attention; the symbols it
+        shall say, (target, end) [U+1, B], and where they are real."""
+        memory, state = self._encode(source, source_lengths)
         if target.dim() != 2 or target.shape[1] != source.shape[1]:
             raise ValueError(
                 f"Seq2Seq: target: expected [U, {source.shape[1]}], as many samples as source, got {list(target.shape)}"
@@ -221,7 +222,6 @@ class Seq2Seq(Model):
         steps, batch = target.shape
         lengths = check_lengths("Seq2Seq: target", target_lengths, steps, batch, least=0)
         lengths = None if lengths is None else lengths + 1  # with the end
-        memory, state = self._encode(source, source_lengths)
         before = torch.cat([target.new_full((1, batch), self.start), target])
         wanted = torch.cat([target, target.new_full((1, batch), self.end)])
         if lengths is not None:
