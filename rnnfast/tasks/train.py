@@ -4,6 +4,7 @@
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -169,7 +170,10 @@ def report(trainer: Trainer, reason: str) -> None:
         "results": results,
         "history": {"loss": thinned(p.loss), "validation": p.validation},
     }
-    (folder / RESULTS).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(rounded(document), indent=1, ensure_ascii=False)
+    # Lists of numbers on one line: a page that can be read.
+    text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), text)
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
     title = (
         f"{task.name}: {task.settings.cell}, {task.settings.layers} x {task.settings.hidden}, {task.settings.backend}"
     )
@@ -178,7 +182,16 @@ def report(trainer: Trainer, reason: str) -> None:
     print("\n".join(task.summary(results)), flush=True)
 
 
-def thinned(values: list[float], most: int = 500) -> list[float]:
+def rounded(value: Any) -> Any:
+    """The same with numbers of seven digits."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def thinned(values: list[float], most: int = 100) -> list[float]:
     """Means of neighbours, at most `most` of them."""
     width = -(-len(values) // most) if values else 1
     return [sum(v) / len(v) for i in range(0, len(values), width) if (v := values[i : i + width])]

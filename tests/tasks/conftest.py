@@ -100,6 +100,8 @@ def arguments(data: Path) -> dict[str, tuple[object, ...]]:
         "lm words": ("lm", "--unit", "word", "--text", data / "text.txt", "--chunk", "5", "--tied", *TINY),
         "classify ts": ("classify", "--data", data / "x.ts", *TINY),
         "classify text": ("classify", "--data", data / "reviews.tsv", "--unit", "word", *TINY),
+        "classify none": ("classify", "--data", data / "x.ts", "--cell", "none", *TINY),
+        "tag none": ("tag", "--data", data / "x.conllu", "--cell", "none", *TINY),
         "tag python": ("tag", "--data", data / "code", "--segment", "40", *TINY),
         "tag online": ("tag", "--data", data / "code", "--online", *TINY),
         "tag conllu": ("tag", "--data", data / "x.conllu", *TINY),

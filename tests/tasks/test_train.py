@@ -13,7 +13,7 @@ from tests.tasks.conftest import TINY, results
 PICTURES = {
     "lm": ["samples.txt"], "lm words": ["samples.txt"], "classify ts": ["confusion.png", "gradient.png"],
     "classify text": ["confusion.png"], "tag python": ["confusion.png"], "tag online": ["confusion.png"],
-    "tag conllu": ["confusion.png"], "tag crf": ["confusion.png"], "tag bio": ["confusion.png"],
+    "classify none": ["confusion.png", "gradient.png"], "tag none": ["confusion.png"], "tag conllu": ["confusion.png"], "tag crf": ["confusion.png"], "tag bio": ["confusion.png"],
     "tag slots": ["confusion.png"], "seq2seq": ["attention.png"], "seq2seq plain": [], "forecast": ["forecast.png"],
     "forecast gaussian": ["forecast.png"],
 }  # fmt: skip
