@@ -88,8 +88,7 @@ def info_text() -> str:
     for extra in EXTRAS:
         missing = missing_packages(extra)
         if missing:
-            notes.append(
-                f"for `rnnfast {COMMANDS.get(extra, extra)}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)"
-            )
+            command = COMMANDS.get(extra, extra)
+            notes.append(f"for `rnnfast {command}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)")
     notes.append("CUDA kernels: not part of this version; CUDA tensors run torch's own LSTM, with a warning")
     return text + "\n" + "\n".join(f"{'for more:':14}{note}" for note in notes)

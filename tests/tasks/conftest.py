@@ -6,12 +6,12 @@ import json
 import random
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
@@ -125,10 +125,16 @@ def trained(
 
     @cache
     def folder(case: str) -> Path:
-        assert main(["train", *map(str, arguments[case]), "--out", str(out), "--name", case]) == 0
+        words = ["train", *map(str, arguments[case]), "--out", str(out), "--name", case]
+        with patch.multiple(plots, **DRAWING), redirect_stdout(io.StringIO()) as printed:
+            assert main(words) == 0
+        (out / case / "stdout").write_text(printed.getvalue())
         return out / case
 
     return folder
+
+
+DRAWING = {name: getattr(plots, name) for name in ("_figure", "curves")}
 
 
 @pytest.fixture

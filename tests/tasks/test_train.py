@@ -10,20 +10,25 @@ import pytest
 
 from tests.tasks.conftest import TINY, results
 
-PICTURES = {
-    "lm": ["samples.txt"], "lm words": ["samples.txt"], "classify ts": ["confusion.png", "gradient.png"],
-    "classify text": ["confusion.png"], "tag python": ["confusion.png"], "tag online": ["confusion.png"],
-    "classify none": ["confusion.png", "gradient.png"], "tag none": ["confusion.png"], "tag conllu": ["confusion.png"], "tag crf": ["confusion.png"], "tag bio": ["confusion.png"],
-    "tag slots": ["confusion.png"], "seq2seq": ["attention.png"], "seq2seq plain": [], "forecast": ["forecast.png"],
-    "forecast gaussian": ["forecast.png"],
-}  # fmt: skip
-NEEDS = {"tag bio": "seqeval", "tag slots": "seqeval"}
-LINES = {
-    "lm": "the ", "lm words": "the quick", "classify ts": "1,2,3:1,2,3", "classify text": "a b good",
-    "tag python": "def f(x):", "tag online": "def f(x):", "tag conllu": "dogs run", "tag crf": "dogs run",
-    "tag bio": "to new york", "tag slots": "fly to boston", "seq2seq": "abc", "seq2seq plain": "abc", "forecast": "3.5",
-    "forecast gaussian": "3.5",
-}  # fmt: skip
+# Case: a line for `rnnfast run`, what the training leaves beside the usual, the package it needs.
+CASES = {
+    "lm": ("the ", ["samples.txt"], None),
+    "lm words": ("the quick", ["samples.txt"], None),
+    "classify ts": ("1,2,3:1,2,3", ["confusion.png", "gradient.png"], None),
+    "classify text": ("a b good", ["confusion.png"], None),
+    "classify none": ("1,2,3:1,2,3", ["confusion.png", "gradient.png"], None),
+    "tag python": ("def f(x):", ["confusion.png"], None),
+    "tag online": ("def f(x):", ["confusion.png"], None),
+    "tag conllu": ("dogs run", ["confusion.png"], None),
+    "tag none": ("dogs run", ["confusion.png"], None),
+    "tag crf": ("dogs run", ["confusion.png"], None),
+    "tag bio": ("to new york", ["confusion.png"], "seqeval"),
+    "tag slots": ("fly to boston", ["confusion.png"], "seqeval"),
+    "seq2seq": ("abc", ["attention.png"], None),
+    "seq2seq plain": ("abc", [], None),
+    "forecast": ("3.5", ["forecast.png"], None),
+    "forecast gaussian": ("3.5", ["forecast.png"], None),
+}
 
 
 def needs(package: str | None) -> None:
@@ -31,12 +36,13 @@ def needs(package: str | None) -> None:
         pytest.skip(f"{package} is not installed: pip install 'rnnfast[examples]'")
 
 
-@pytest.mark.parametrize("case", PICTURES)
-def test_train_and_run(case: str, trained: Callable, rnnfast: Callable, capfd: pytest.CaptureFixture) -> None:
-    needs(NEEDS.get(case))
+@pytest.mark.parametrize("case", CASES)
+def test_train_and_run(case: str, trained: Callable, rnnfast: Callable) -> None:
+    line, left, package = CASES[case]
+    needs(package)
     folder = trained(case)
     found = results(folder)
-    last = capfd.readouterr().out.splitlines()[-1]
+    last = (folder / "stdout").read_text().splitlines()[-1]
     value = found["results"]["metric"]
     assert any(f"{value:{form}}" in last for form in (".3f", ".4f")) or f"{100 * value:.2f}%" in last
     assert found["settings"]["hidden"] == 8
@@ -44,9 +50,8 @@ def test_train_and_run(case: str, trained: Callable, rnnfast: Callable, capfd: p
     assert found["results"]["training_seconds"] > 0
     assert found["machine"]["torch"]
     assert len(found["history"]["validation"]) == 2
-    for name in ("curves.png", "model.pt", "checkpoint.pt", *PICTURES[case]):
+    for name in ("curves.png", "model.pt", "checkpoint.pt", *left):
         assert (folder / name).stat().st_size > 0, name
-    line = LINES[case]
     answers = rnnfast("run", folder, "--length", "5", stdin=f"{line}\n{line}\n")
     assert answers.code == 0, answers.err
     assert len(answers.lines) == 2 or case == "lm"  # a character may be a new line
