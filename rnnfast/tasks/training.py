@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop of all tasks: batches, clipping, schedule, early stopping, checkpoints."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rnnfast.demo.text import InputError
+from rnnfast.models.base import load
+from rnnfast.tasks.settings import Settings, Task
+
+CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+VERSION = 1
+WARM_UP = 50  # updates, at most a twentieth of all
+
+
+@dataclass
+class Progress:
+    """How far a run is, and its record."""
+
+    epoch: int = 0
+    batch: int = 0  # done of this epoch
+    step: int = 0
+    seconds: float = 0.0  # of updates, evaluation not counted
+    best: float | None = None
+    best_step: int = 0
+    without_better: int = 0  # evaluations since
+    finished: bool = False
+    loss: list[float] = field(default_factory=list)  # each update
+    gradient_norm: list[float] = field(default_factory=list)
+    validation: list[list[float]] = field(default_factory=list)  # [step, metric]
+
+
+class Trainer:
+    """One run. `folder` receives the checkpoint and, at each best evaluation, the model."""
+
+    def __init__(self, task: Task, folder: Path) -> None:
+        self.task, self.folder, self.settings = task, folder, task.settings
+        self.progress = Progress()
+        s = self.settings
+        self.optimizer = torch.optim.AdamW(task.model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+        self.total = max(1, s.epochs * len(task.plan(0)))
+
+    def rate(self) -> float:
+        """The learning rate of the next update: a short warm-up, then half a cosine down to a fiftieth."""
+        step, warm_up = self.progress.step, min(WARM_UP, max(1, self.total // 20))
+        if step < warm_up:
+            return self.settings.learning_rate * (step + 1) / warm_up
+        done = min(1.0, (step - warm_up) / max(1, self.total - warm_up))
+        return self.settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def update(self, batch: Any) -> tuple[float, int]:
+        """One update; its loss, and the items it saw.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        started = time.perf_counter()
+        task, p = self.task, self.progress
+        task.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        loss, items = task.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(task.model.parameters(), self.settings.clip)
+        value = loss.item()
+        if not math.isfinite(value) or not math.isfinite(norm.item()):
+            raise InputError(f"training diverged at update {p.step + 1} (loss {value:g}): try a lower --learning-rate")
+        self.optimizer.step()
+        p.loss.append(value)
+        p.gradient_norm.append(norm.item())
+        p.step += 1
+        p.batch += 1
+        p.seconds += time.perf_counter() - started
+        return value, items
+
+    def evaluate(self) -> float:
+        """The validation metric; the best model so far is written to the folder."""
+        self.task.model.eval()
+        with torch.no_grad():
+            value = self.task.validate()
+        p = self.progress
+        p.validation.append([p.step, value])
+        better = p.best is None or (value > p.best if self.task.higher_is_better else value < p.best)
+        if better:
+            p.best, p.best_step, p.without_better = value, p.step, 0
+            self.task.model.save(self.folder / MODEL)
+        else:
+            p.without_better += 1
+        return value
+
+    def run(self, after_update: Callable[[float, int], None], deadline: float = math.inf) -> str:
+        """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
+
+        `after_update(loss, items)` may raise to stop; what was done so far is in `progress`. Returns what ended it.
+        """
+        p, s = self.progress, self.settings
+        while p.epoch < s.epochs and p.without_better < s.patience:
+            for batch in self.task.plan(p.epoch)[p.batch :]:
+                loss, items = self.update(batch)
+                after_update(loss, items)
+                if time.monotonic() >= deadline:
+                    if not p.validation or p.validation[-1][0] != p.step:
+                        self.evaluate()
+                    self.save()
+                    return "time limit"
+            p.epoch, p.batch = p.epoch + 1, 0
+            self.evaluate()
+            self.save()
+        p.finished = True
+        self.save()
+        return "no better for a while" if p.epoch < s.epochs else "last epoch"
+
+    def save(self) -> None:
+        """Writes all that a resumed run needs to give the same numbers; whole or not at all."""
+        data = {
+            "version": VERSION,
+            "task": self.task.name,
+            "settings": asdict(self.settings),
+            "data": self.task.data(),
+            "progress": asdict(self.progress),
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "carry": self.task.carry(),
+            "random": torch.get_rng_state(),
+        }
+        partial = self.folder / (CHECKPOINT + ".partial")
+        torch.save(data, partial)
+        os.replace(partial, self.folder / CHECKPOINT)
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            InputError: it was made with other data.
+        """
+        if checkpoint["data"] != self.task.data():
+            raise InputError(f"--resume {self.folder}: the data is not what this run was trained on")
+        self.progress = Progress(**checkpoint["progress"])
+        self.task.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.task.set_carry(checkpoint["carry"])
+        torch.set_rng_state(checkpoint["random"])
+
+    def take_best(self) -> None:
+        """Puts the best model in the task's place."""
+        self.task.model = load(self.folder / MODEL)
+
+
+def read_checkpoint(folder: Path, task: str) -> dict[str, Any]:
+    """A checkpoint's content; executes nothing of it (weights_only).
+
+    Raises:
+        InputError: there is none, it is damaged, of another version or another task.
+    """
+    try:
+        data = dict(torch.load(folder / CHECKPOINT, weights_only=True))
+        if data["version"] != VERSION:
+            raise KeyError(f"version {data['version']}")
+        data["settings"] = Settings(**data["settings"])
+        found = str(data["task"])
+    except FileNotFoundError:
+        raise InputError(f"--resume {folder}: there is no checkpoint in this folder") from None
+    except Exception as error:
+        # Whatever a damaged file makes the reader raise, the user can do one thing about it.
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InputError(f"--resume {folder}: the checkpoint cannot be read ({reason})") from None
+    if found != task:
+        raise InputError(f"--resume {folder}: expected a run of {task}, got one of {found}")
+    return data

