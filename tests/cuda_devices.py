@@ -49,7 +49,7 @@ def to_array(t: Tensor | None) -> np.ndarray | None:
     """With contiguous rows; 16-bit values as uint16, as _emulator has them."""
     if t is None:
         return None
-    t = t.detach()
+    t = t.detach() if t.numel() else torch.empty(t.shape, dtype=t.dtype)  # not every empty tensor has usual strides
     t = t if t.dim() == 3 and t.stride(-1) == 1 else t.contiguous()
     return t.view(torch.int16).numpy().view(np.uint16) if t.element_size() == 2 else t.numpy()
 
@@ -77,7 +77,10 @@ class EmulatedLayer(torch.autograd.Function):
             assert np.array_equal(out[name], inference[name]), f"{p.where}: {engine}: {name} of inference differs"
         plans.append(out["plan"])
         ctx.call = (p, engine, plans, inputs, flags, out, options)
-        return tuple(to_tensor(out[name], x.dtype) for name in ("y", "h_n", "c_n"))
+        results = [to_tensor(out[name], x.dtype) for name in ("y", "h_n", "c_n")]
+        if not case.has_cell:
+            results[2] = x.new_empty(0)  # as the op has it
+        return tuple(results)
 
     @staticmethod
     def backward(ctx, *grads):
