@@ -68,7 +68,8 @@ inline Status fill_zero(void* p, size_t bytes, Stream stream) {
 template <class P>
 Status launch(void (*kernel)(P), const Launch& l, const P& params, Stream stream) {
   const emulator::Shape shape{l.grid_x, l.grid_y, l.block, l.max_threads, l.shared_bytes, l.cooperative};
-  const emulator::Outcome outcome = emulator::launch(shape, [&] { kernel(params); }, stream, __PRETTY_FUNCTION__);  // names P
+  const emulator::Outcome outcome =
+      emulator::launch(shape, [&] { kernel(params); }, stream, __PRETTY_FUNCTION__);  // names P
   return outcome.text ? Status{outcome.operation, outcome.text} : Status{};
 }
 
