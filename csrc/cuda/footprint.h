@@ -4,7 +4,7 @@
 //
 // A block multiplies a slice of `rows` rows and `depth` columns of weights by some samples' values at each step.
 // Forward: gates * units rows of W_hh, depth H. Backward: one row for each unit, W_hh[:, unit], depth gates * H.
-// Its 256 threads hold the slice in registers as far as kWeightWords go, and the rest in shared memory, each thread
+// Its 256 threads hold the slice in registers as far as those go, and the rest in shared memory, each thread
 // its own part, in packs of 16 bytes side by side: no conflict of banks, and no thread reads another's.
 #pragma once
 
@@ -87,8 +87,8 @@ constexpr int row_tiles(int rows, bool backward) {
 constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
-// Of those, kept in registers: 120, 112 and 96 words of weights, since more tiles have more sums.
-constexpr int register_blocks(int tiles) { return tiles == 1 ? 15 : tiles == 2 ? 7 : 3; }
+// Of those, kept in registers: 96 to 112 words of weights.
+constexpr int register_blocks(int tiles) { return tiles == 1 ? 12 : tiles == 2 ? 7 : 3; }
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);
