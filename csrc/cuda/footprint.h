@@ -40,8 +40,8 @@ constexpr int tile_columns(int columns, int value_bytes) {
   return columns <= 2 && value_bytes == 4 ? 2 : kMaxColumns;
 }
 
-// Chunks that a thread keeps in registers: 128 words of weights, widened; fewer of double, whose sums take more.
-constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 4 : value_bytes == 4 ? 8 : 6; }
+// Chunks that a thread keeps in registers: 96 to 112 words of weights, widened.
+constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 3 : value_bytes == 4 ? 7 : 6; }
 
 constexpr int row_lanes(int rows) {
   int lanes = 1;
@@ -87,8 +87,8 @@ constexpr int row_tiles(int rows, bool backward) {
 constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
-// Of those, kept in registers: 128, 112 and 96 words of weights, since more tiles have more sums.
-constexpr int register_blocks(int tiles) { return tiles == 1 ? 16 : tiles == 2 ? 7 : 3; }
+// Of those, kept in registers: 120, 112 and 96 words of weights, since more tiles have more sums.
+constexpr int register_blocks(int tiles) { return tiles == 1 ? 15 : tiles == 2 ? 7 : 3; }
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);

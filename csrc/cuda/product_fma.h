@@ -14,6 +14,8 @@
 // from L2; weights beyond the registers once a tile from shared memory, at 128 bytes a cycle.
 #pragma once
 
+#include <utility>
+
 #include "cuda/footprint.h"
 #include "cuda/primitives/memory.h"
 #include "cuda/primitives/warp.h"
@@ -93,10 +95,11 @@ class ProductFma {
   // first, ld: multiples of a pack. n < columns.
   RNNFAST_DEVICE void multiply(const ExchangeView<S>& state, int64_t first, int64_t ld, int columns,
                                const Partials<V>& out) const {
-    Cursor cursor{first + depth_of(0), depth_of(0), 0, columns};
+    Cursor cursor{columns_of(state, first, ld, columns, std::make_integer_sequence<int, kTile>()), depth_of(0), 0,
+                  0};
     StatePack now[kGroup][kTile];
-    load_group(now, state, ld, cursor);
-    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, ld, cursor, columns - n, n, out);
+    load_group(now, state, first, ld, columns, cursor);
+    for (int n = 0; n < columns; n += kTile) multiply_tile(now, state, first, ld, columns, cursor, n, out);
   }
 
  private:
@@ -107,36 +110,48 @@ class ProductFma {
     return (((chunk - kKept) * kRows + row) * kScanThreads + thread_index()) * kPack;
   }
 
+  // A tile's samples, each from its first value on; beyond the last one, another, whose sums nobody stores.
+  struct Columns {
+    ExchangeView<S> view[kTile];
+  };
+  template <int... kN>
+  RNNFAST_DEVICE Columns columns_of(const ExchangeView<S>& state, int64_t first, int64_t ld, int left,
+                                    std::integer_sequence<int, kN...>) const {
+    return {{state.part(first + (kN < left ? kN : 0) * ld, round_up(depth_, kPack))...}};
+  }
+
   // The group of chunks whose state is read next. It moves by steps, not by formulas of the chunk, whose values for
   // every chunk the compiler would keep in registers.
   struct Cursor {
-    int64_t at;  // index of the tile's first sample's value k
-    int k, chunk;
-    int columns;  // from the tile on
+    Columns columns;
+    int k, chunk, n;  // n: first sample of the tile
   };
 
-  // The group at the cursor, zero beyond depth and columns; moves on, at the end of the depth to the next tile.
-  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
-                                 Cursor& cursor) const {
+  // The group at the cursor, zero beyond the depth; moves on, at the end of the depth to the next tile, if any.
+  RNNFAST_DEVICE void load_group(StatePack (&h)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
+                                 int64_t ld, int columns, Cursor& cursor) const {
     const int step = kScanWarps * kPack * depth_lanes_;
 #pragma unroll
     for (int c = 0; c < kGroup; ++c)
 #pragma unroll
       for (int n = 0; n < kTile; ++n) {
-        if (cursor.k + c * step < depth_ && n < cursor.columns) {
-          h[c][n] = load_words(state, cursor.at + c * step + n * ld);
+        if (cursor.k + c * step < depth_) {
+          h[c][n] = load_words(cursor.columns.view[n], cursor.k + c * step);
         } else {
           h[c][n] = StatePack{};
         }
       }
-    cursor.at += kGroup * step;
     cursor.k += kGroup * step;
     cursor.chunk += kGroup;
     if (cursor.chunk >= chunks_) {
-      cursor.at += kTile * ld + depth_of(0) - cursor.k;
-      cursor.k = depth_of(0);
       cursor.chunk = 0;
-      cursor.columns -= kTile;
+      cursor.n += kTile;
+      cursor.k = depth_;
+      if (cursor.n < columns) {
+        cursor.k = depth_of(0);
+        cursor.columns = columns_of(state, first + cursor.n * ld, ld, columns - cursor.n,
+                                    std::make_integer_sequence<int, kTile>());
+      }
     }
   }
 
@@ -166,29 +181,34 @@ class ProductFma {
     add_chunk(acc, w, h);
   }
 
-  // now: the state of the tile's first group; afterwards, of the next tile's. columns: how many are left.
-  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t ld,
-                                    Cursor& cursor, int columns, int first_column, const Partials<V>& out) const {
+  // now: the state of the tile's first group; afterwards, of the next tile's.
+  RNNFAST_DEVICE void multiply_tile(StatePack (&now)[kGroup][kTile], const ExchangeView<S>& state, int64_t first,
+                                    int64_t ld, int columns, Cursor& cursor, int first_column,
+                                    const Partials<V>& out) const {
     V acc[kTile][kRows] = {};
     StatePack ahead[kGroup][kTile];
-    constexpr int kUnrolled = (kKept + kGroup - 1) / kGroup * kGroup;
+    // In turn one buffer is read and the other filled.
+    constexpr int kGroups = (kKept + kGroup - 1) / kGroup;
 #pragma unroll
-    for (int c = 0; c < kUnrolled; c += kGroup)
-      if (c < chunks_) {
-        load_group(ahead, state, ld, cursor);
+    for (int g = 0; g < kGroups; ++g)
+      if (g * kGroup < chunks_) {
+        load_group(g % 2 == 0 ? ahead : now, state, first, ld, columns, cursor);
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i)
-          if (c + i < chunks_) {
-            if (c + i < kKept) {
-              add_chunk(acc, kept_[c + i], now[i]);
+        for (int i = 0; i < kGroup; ++i) {
+          const int c = g * kGroup + i;
+          if (c < chunks_) {
+            if (c < kKept) {
+              add_chunk(acc, kept_[c], (g % 2 == 0 ? now : ahead)[i]);
             } else {
-              add_shared_chunk(acc, c + i, now[i]);
+              add_shared_chunk(acc, c, (g % 2 == 0 ? now : ahead)[i]);
             }
           }
-        copy(now, ahead);
+        }
       }
-    for (int c = kUnrolled; c < chunks_; c += kGroup) {
-      load_group(ahead, state, ld, cursor);
+    const int groups = (chunks_ + kGroup - 1) / kGroup;
+    if ((groups < kGroups ? groups : kGroups) % 2 == 1) copy(now, ahead);
+    for (int c = kGroups * kGroup; c < chunks_; c += kGroup) {
+      load_group(ahead, state, first, ld, columns, cursor);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
         if (c + i < chunks_) add_shared_chunk(acc, c + i, now[i]);
@@ -199,7 +219,7 @@ class ProductFma {
     for (int n = 0; n < kTile; ++n)
 #pragma unroll
       for (int r = 0; r < kRows; ++r) sums[n * kRows + r] = acc[n][r];
-    add_lanes<1>(sums, 0, columns, first_column, out);
+    add_lanes<1>(sums, 0, columns - first_column, first_column, out);
   }
 
   static RNNFAST_DEVICE void copy(StatePack (&to)[kGroup][kTile], const StatePack (&from)[kGroup][kTile]) {

@@ -218,23 +218,26 @@ class ProductMma {
         columns_of(state, first, ld, columns, std::make_integer_sequence<int, kColumns>());
     int k = depth_of(0);
     load_group(now, lane_columns, k);
-    constexpr int kUnrolled = (kKept + kGroup - 1) / kGroup * kGroup;
+    // In turn one buffer is read and the other filled.
+    constexpr int kGroups = (kKept + kGroup - 1) / kGroup;
 #pragma unroll
-    for (int b = 0; b < kUnrolled; b += kGroup)
-      if (b < blocks_) {
-        load_group(ahead, lane_columns, k);
+    for (int g = 0; g < kGroups; ++g)
+      if (g * kGroup < blocks_) {
+        load_group(g % 2 == 0 ? ahead : now, lane_columns, k);
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i)
-          if (b + i < blocks_) {
-            if (b + i < kKept) {
-              add_block(c, kept_[b + i], now[i]);
+        for (int i = 0; i < kGroup; ++i) {
+          const int b = g * kGroup + i;
+          if (b < blocks_) {
+            if (b < kKept) {
+              add_block(c, kept_[b], (g % 2 == 0 ? now : ahead)[i]);
             } else {
-              add_shared_block(c, b + i, now[i]);
+              add_shared_block(c, b, (g % 2 == 0 ? now : ahead)[i]);
             }
           }
-        copy(now, ahead);
+        }
       }
-    for (int b = kUnrolled; b < blocks_; b += kGroup) {
+    if (kGroups % 2 == 1) copy(now, ahead);
+    for (int b = kGroups * kGroup; b < blocks_; b += kGroup) {
       load_group(ahead, lane_columns, k);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i)
