@@ -16,7 +16,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 ARCHS ?= 75 80 90 120
 # What this machine could not run, the sanitizers need not see.
 CMAKE_TARGETS := $(if $(shell grep -m1 -o avx512f /proc/cpuinfo 2>/dev/null),,-DRNNFAST_AVX512=OFF)
-CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/targets/*)
+CLANG_FORMAT_FILES = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.h tests/cpp/*/*.cpp tests/cpp/*/*.h)
 
 .PHONY: setup demo test bench bench-rivals third-party lint format cpp-test tsan neon-test wide-test cuda-check \
   cuda-build-check clean check-tools

@@ -129,7 +129,7 @@ def emulator() -> Extension:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
         files.append(str(path.relative_to(ROOT)))
-    flags = ["-std=c++17", "-O2", "-fvisibility=hidden", "-g0", *WARNINGS, *SYSTEM_INCLUDES]
+    flags = ["-std=c++17", "-O1", "-fvisibility=hidden", "-g0", *WARNINGS, *SYSTEM_INCLUDES]
     return Extension(
         "rnnfast._emulator",
         files,

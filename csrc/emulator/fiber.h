@@ -31,7 +31,8 @@ void prepare_fiber(Fiber& fiber, void (*entry)());
 // Goes on with `to`; returns when somebody switches back. ends: nobody ever will.
 void switch_fiber(Fiber& from, Fiber& to, bool ends);
 
-// First thing in an entry function. origin: the fiber that switched here, if it is the OS thread's own.
+// First thing in an entry function. origin: the OS thread's own fiber, of whose stack AddressSanitizer is told
+// here.
 void fiber_entered(Fiber& fiber, Fiber& origin);
 
 // Stacks, kept from launch to launch; one pool for each OS thread.

@@ -10,7 +10,8 @@ void Shadow::clear() {
   for (Page*& entry : table_) entry = nullptr;
   used_ = 0;
   last_ = nullptr;
-  many_.clear();
+  free_.clear();
+  for (size_t i = many_.size(); i > 0; --i) free_.push_back(i - 1);
 }
 
 // Whether the earlier access is known to have happened before what `who` does now, by barriers alone.
@@ -56,13 +57,26 @@ void Shadow::read(Cell& cell, const Observer& who) {
       readers = {who.stamp, 0};
       return;
     }
-    many_.push_back({{Stamp::block(readers.first), readers}});
-    readers = {kMany | (many_.size() - 1), 0};
+    const size_t list = take_many();
+    many_[list].resize(static_cast<size_t>(Stamp::block(readers.first)) + 1);
+    many_[list].back() = readers;
+    readers = {kMany | list, 0};
   }
-  std::vector<BlockReaders>& blocks = many_[readers.first & ~kMany];
-  for (BlockReaders& entry : blocks)
-    if (entry.block == block) return add_reader(entry.readers, who.stamp);
-  blocks.push_back({block, {who.stamp, 0}});
+  std::vector<Readers>& blocks = many_[readers.first & ~kMany];
+  if (blocks.size() <= static_cast<size_t>(block)) blocks.resize(static_cast<size_t>(block) + 1);
+  add_reader(blocks[static_cast<size_t>(block)], who.stamp);
+}
+
+// An empty list.
+size_t Shadow::take_many() {
+  if (free_.empty()) {
+    many_.emplace_back();
+    return many_.size() - 1;
+  }
+  const size_t list = free_.back();
+  free_.pop_back();
+  many_[list].clear();
+  return list;
 }
 
 uint64_t Shadow::find_reader(const Cell& cell, const Observer& who) const {
@@ -72,8 +86,8 @@ uint64_t Shadow::find_reader(const Cell& cell, const Observer& who) const {
     return 0;
   };
   if (!(cell.readers.first & kMany)) return find(cell.readers);
-  for (const BlockReaders& entry : many_[cell.readers.first & ~kMany])
-    if (const uint64_t stamp = find(entry.readers)) return stamp;
+  for (const Readers& readers : many_[cell.readers.first & ~kMany])
+    if (const uint64_t stamp = find(readers)) return stamp;
   return 0;
 }
 
@@ -100,6 +114,7 @@ bool Shadow::access(const Observer& who, Access access, uintptr_t address, int b
         conflict = {reader, Access::kRead};
         return false;
       }
+      if (cell->readers.first & kMany) free_.push_back(cell->readers.first & ~kMany);
       cell->writer = who.stamp;
       cell->readers = {};
     }
@@ -137,8 +152,9 @@ void Shadow::halve(Page& page) {
   for (size_t i = 0; i < cells.size(); ++i) {
     cells[i] = page.cells[i / 2];
     if (i % 2 == 1 && cells[i].readers.first & kMany) {  // each half its own list
-      many_.push_back(many_[cells[i].readers.first & ~kMany]);
-      cells[i].readers.first = kMany | (many_.size() - 1);
+      const size_t list = take_many();
+      many_[list] = many_[cells[i].readers.first & ~kMany];
+      cells[i].readers.first = kMany | list;
     }
   }
   page.cells.swap(cells);

@@ -86,10 +86,6 @@ class Shadow {
     int shift = 4;
     std::vector<Cell> cells;
   };
-  struct BlockReaders {
-    int block;
-    Readers readers;
-  };
   static constexpr int kPageShift = 10;
 
   static bool ordered(uint64_t earlier, const Observer& who);
@@ -97,6 +93,7 @@ class Shadow {
   static bool saturated(const Readers& readers, uint64_t stamp);
   static void add_reader(Readers& readers, uint64_t stamp);
   void read(Cell& cell, const Observer& who);
+  size_t take_many();
   // A reader since the last write that is not ordered before; 0: none.
   uint64_t find_reader(const Cell& cell, const Observer& who) const;
   Page& page(uintptr_t key);
@@ -106,7 +103,8 @@ class Shadow {
   std::vector<std::unique_ptr<Page>> pages_;
   size_t used_ = 0;
   Page* last_ = nullptr;
-  std::vector<std::vector<BlockReaders>> many_;
+  std::vector<std::vector<Readers>> many_;  // by block
+  std::vector<size_t> free_;                // indices of many_ that no cell has
 };
 
 }  // namespace rnnfast::emulator
