@@ -160,7 +160,7 @@ std::string why_nothing_fits(const Planner& p, int directions) {
 CudaPlan step_plan(const CudaShape& s, const CudaDevice& device) {
   CudaPlan plan;
   plan.path = CudaPath::kStep;
-  plan.threads = kScanThreads;
+  plan.threads = kStepThreads;
   plan.cost = step_cost(s, device);
   plan.microseconds = s.directions * plan.cost.total();
   plan.fixed_microseconds = step_fixed_cost(s, device);

@@ -45,6 +45,8 @@ struct CudaShape {
 
 // Threads of a persistent block. One block a multiprocessor, so each thread has up to 255 registers.
 constexpr int kScanThreads = 256;
+// ... of a block of the step path's pointwise kernels.
+constexpr int kStepThreads = 128;
 
 // Predicted microseconds of one time step of one launch, by what takes them.
 struct CudaCost {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/params.h"
+#include "cuda/plan.h"
 #include "cuda/primitives/launch.h"
 
 namespace RNNFAST_NAMESPACE {
@@ -65,8 +66,7 @@ Status step_backward(const StepBackward<S>& step, Stream stream);
 template <class Cell, class S>
 Status step_initial(const StepBackward<S>& step, Stream stream);
 
-// Threads of a block; they take neighbouring units of one sample, or of several where H is small.
-constexpr int kStepThreads = 128;
+// A block's kStepThreads threads take neighbouring units of one sample, or of several where H is small.
 
 // log2 of the units a block takes: from a warp's to all its threads.
 inline int step_unit_bits(int units) {
