@@ -180,7 +180,6 @@ class Seq2Seq(Model):
         """
         if size < 1 or max_length < 1:
             raise ValueError(f"Seq2Seq.beam: size, max_length: expected at least 1, got {size} and {max_length}")
-        batch = source.shape[1]
 
         def step(symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
             """Log-probabilities [B*K, V] after symbols [B*K]. To the attention a sample's hypotheses are steps."""
@@ -190,6 +189,7 @@ class Seq2Seq(Model):
 
         with evaluating(self):
             memory, state = self._encode(source, source_lengths)
+            batch = source.shape[1]
             row = torch.arange(batch, device=source.device).repeat_interleave(size)
             start = source.new_full((batch,), self.start)
             return beam_search(step, select(state, row), start, size, self.end, max_length, length_penalty)

@@ -256,11 +256,11 @@ class TaggerStream:
     """
 
     def __init__(self, tagger: SequenceTagger, batch_size: int) -> None:
-        for why, so in (("bidirectional", tagger.bidirectional), ("a CRF", tagger.crf is not None)):
+        for why, so in (("is bidirectional", tagger.bidirectional), ("has a CRF", tagger.crf is not None)):
             if so:
                 raise ValueError(
-                    f"SequenceTagger.stream: expected a unidirectional model without CRF; this one is or has {why}, "
-                    "which labels a step only when the whole sequence is known"
+                    f"SequenceTagger.stream: expected a unidirectional model without CRF, got one that {why}: "
+                    "it labels a step only when the whole sequence is known"
                 )
         self._tagger = tagger
         self._batch_size = batch_size

@@ -103,6 +103,7 @@ def test_stream_is_the_whole_sequence(name: str, backend: str) -> None:
     whole = model.eval()(x)
     torch.testing.assert_close(got, whole.quantile(0.3).detach())
     torch.testing.assert_close(model.forecast(x).median, whole.median[-1].detach())
+    torch.testing.assert_close(model.forecast(x, [7, 3]).median[1], whole.median[2, 1].detach())
     stream.reset()
     torch.testing.assert_close(stream(x[0]).quantile(0.3), got[0])
     with pytest.raises(ValueError, match=r"expected \[2, 4\] or a chunk of such, got \[4\]"):

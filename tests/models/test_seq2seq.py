@@ -203,6 +203,8 @@ def test_bad_arguments() -> None:
         model.loss(source, source, None, [0, 4])
     with pytest.raises(ValueError, match="Seq2Seq: source: lengths: .* an empty sequence for sample 0"):
         model.loss(source, source, [0, 3])
+    with pytest.raises(ValueError, match=r"Seq2Seq: source: input: expected \[T, B\], got \[3\]"):
+        model.beam(source[:, 0])
     for size, longest in ((0, 3), (3, 0)):
         with pytest.raises(ValueError, match="size, max_length: expected at least 1"):
             model.beam(source, None, size, longest)

@@ -91,8 +91,8 @@ def test_stream_is_the_whole_sequence(name: str, backend: str) -> None:
 
 
 def test_what_cannot_stream_says_why() -> None:
-    for options, why in (({"bidirectional": True}, "bidirectional"), ({"crf": True}, "a CRF")):
-        with pytest.raises(ValueError, match=f"{why}, which labels a step only when the whole sequence is known"):
+    for options, why in (({"bidirectional": True}, "is bidirectional"), ({"crf": True}, "has a CRF")):
+        with pytest.raises(ValueError, match=f"got one that {why}: it labels a step only when the whole sequence"):
             SequenceTagger(3, features=2, **options).stream()
 
 
