@@ -108,10 +108,13 @@ def main() -> None:
     """See the module."""
     tasks = ("forecast", "classify", "tag", "seq2seq", "lm")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", choices=[*tasks, []], default=list(tasks), metavar="TASK")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(tasks)} (default: all)")
     parser.add_argument("--table", action="store_true", help="run nothing")
     args = parser.parse_args()
-    for task in [] if args.table else args.tasks:
+    unknown = [task for task in args.tasks if task not in tasks]
+    if unknown:
+        parser.error(f"expected some of {', '.join(tasks)}, got {unknown[0]}")
+    for task in [] if args.table else args.tasks or tasks:
         figures(task)
     print("\n".join(table()))
 

@@ -23,7 +23,8 @@ from rnnfast.tasks.data.split import Parts, from_files, stratified
 from rnnfast.tasks.data.ts import read_ts
 from rnnfast.tasks.settings import Settings, Task, initialiser
 
-# What the digits' validation part chose (docs/tasks/classify.md); an IRNN diverges where others are at their best.
+# Where to start; benchmarks/tasks.py chooses for each cell on the validation part. An IRNN diverges where others are at
+# their best (Le et al. 2015).
 RATES = {"rnn": 1e-3, "rnn_relu": 3e-4, "irnn": 3e-4, "lstm": 5e-3, "gru": 5e-3, "none": 5e-3}
 
 

@@ -170,13 +170,12 @@ def _highlight(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, 
 
 def pronounce(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, str]]) -> Iterable[str]:
     """Each line is a source; answers it, a tab and the target: the best, or one line for each of the N best."""
-    extra = model.extra
+    extra, vocabulary = model.extra, model.vocabulary["source"]
+    lower = all(symbol == symbol.lower() for symbol in vocabulary.symbols)  # of what it has learned
     beam = max(args.beam, args.best)
     for _, line in _filled(lines, "a source sequence"):
-        source = line.strip()
-        if extra["source_unit"] == "char" and not any(c in model.vocabulary["source"] for c in source):
-            source = source.lower()
-        x = torch.tensor(model.vocabulary["source"].encode(split(source, extra["source_unit"])))[:, None]
+        source = line.strip().lower() if lower else line.strip()
+        x = torch.tensor(vocabulary.encode(split(source, extra["source_unit"])))[:, None]
         found = model.beam(x, None, beam, extra["longest"])
         for k in range(args.best):
             target = model.vocabulary["target"].decode(found.symbols[0, k, : int(found.lengths[0, k])])

@@ -54,6 +54,9 @@ def test_several_answers(rnnfast: Callable, trained: Callable) -> None:
     found = rnnfast("run", folder, "--best", "3", stdin="abc\nbcd\n")
     assert [line.split("\t")[0] for line in found.lines] == ["abc"] * 3 + ["bcd"] * 3
     assert len(set(found.lines[:3])) == 3
+    # The model has seen small letters only: it reads others as such.
+    shout = rnnfast("run", folder, stdin="ABC\n").out
+    assert shout.split("\t")[1] == found.lines[0].split("\t")[1] + "\n"
 
 
 @pytest.mark.parametrize(
