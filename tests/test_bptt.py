@@ -117,6 +117,24 @@ def test_a_limit_and_a_cut_change_the_gradients() -> None:
         np.testing.assert_array_equal(value, free[name])
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_wrong_control_is_noticed(cell: str) -> None:
+    """The check itself fails where the limit is a little off, of the other kind, or the cut a step away."""
+    p = problem(next(c for c in CASES if c.cell == cell and c.packed))
+    pairs = [
+        (Control("value", 0.05), Control("value", 0.051)),
+        (Control("norm", 0.5), Control("value", 0.5)),
+        (Control(steps=3), Control(steps=4)),
+        (Control("norm", 0.5), Control()),
+    ]
+    for right, wrong in pairs:
+        expected, _ = reference(p, right)
+        torchs, got = loop_in_orders(p, right), p.run(ours(p, wrong))
+        for name in ("grad x", "grad weight 1"):
+            with pytest.raises(AssertionError, match="beyond the bound"):
+                assert_within_bound(name, got[name], [t[name] for t in torchs], expected[name], p.where)
+
+
 SIZES = [(40, 33, 7, 130), (5, 70, 16, 24), (130, 3, 9, 64), (300, 1, 8, 16)]
 
 

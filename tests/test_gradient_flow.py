@@ -88,7 +88,7 @@ def test_norms_are_those_of_reference_and_hooks(case: Case, control: Control, is
 def test_what_was_limited(case: Case, threads: int) -> None:
     """float64, so that the count is exact: of elements by value, of samples by norm."""
     p = problem(case)
-    for control in (Control("value", 0.05), Control("norm", 0.5)):
+    for control in (Control("value", 0.05), Control("norm", 4.0)):
         seen = nothing_seen(p)
         p.run(loop(p, control, seen))
         signals = [case.P, case.H][: 1 + case.has_cell] if control.clip == "value" else [1, 1][: 1 + case.has_cell]
