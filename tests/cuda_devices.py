@@ -49,7 +49,9 @@ def to_array(t: Tensor | None) -> np.ndarray | None:
     """With contiguous rows; 16-bit values as uint16, as _emulator has them."""
     if t is None:
         return None
-    t = t.detach() if t.numel() else torch.empty(t.shape, dtype=t.dtype)  # not every empty tensor has usual strides
+    if t.numel() == 0:  # whose strides may be any
+        return np.empty(t.shape, np.uint16 if t.element_size() == 2 else NAMES[t.dtype])
+    t = t.detach()
     t = t if t.dim() == 3 and t.stride(-1) == 1 else t.contiguous()
     return t.view(torch.int16).numpy().view(np.uint16) if t.element_size() == 2 else t.numpy()
 

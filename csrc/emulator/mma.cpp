@@ -75,9 +75,14 @@ void multiply(Collective collective, const Operands* lanes, float* c) {
 }
 
 void warp_mma(Collective collective, float (&c)[4], const uint32_t* a, const uint32_t* b) {
+  if (collective == Collective::kMmaHalf16 && machine().set.device.architecture < 80) {
+    // Two instructions of half the depth, as the device's code there (primitives/mma.h).
+    warp_mma(Collective::kMmaHalf8, c, a, b);
+    warp_mma(Collective::kMmaHalf8, c, a + 2, b + 1);
+    return;
+  }
   switch (collective) {
     case Collective::kMmaHalf16:
-      need(80, "m16n8k16 of half");
       break;
     case Collective::kMmaBFloat16:
       need(80, "m16n8k16 of bfloat16");
