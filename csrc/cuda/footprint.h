@@ -4,7 +4,7 @@
 //
 // A block multiplies a slice of `rows` rows and `depth` columns of weights by some samples' values at each step.
 // Forward: gates * units rows of W_hh, depth H. Backward: one row for each unit, W_hh[:, unit], depth gates * H.
-// Its 256 threads hold the slice in registers as far as those go, and the rest in shared memory, each thread
+// Its 256 threads hold the slice in registers as far as kWeightWords go, and the rest in shared memory, each thread
 // its own part, in packs of 16 bytes side by side: no conflict of banks, and no thread reads another's.
 #pragma once
 
@@ -14,6 +14,7 @@ namespace rnnfast {
 
 constexpr int kScanWarps = kScanThreads / 32;
 constexpr int kPackBytes = 16;
+constexpr int kWeightWords = 96;  // of a thread; with 112 ptxas spills a few words of some kernels
 constexpr int kStagingBytes = kPackBytes * kScanThreads;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -40,8 +41,10 @@ constexpr int tile_columns(int columns, int value_bytes) {
   return columns <= 2 && value_bytes == 4 ? 2 : kMaxColumns;
 }
 
-// Chunks that a thread keeps in registers: 96 to 112 words of weights, widened.
-constexpr int register_chunks(int value_bytes) { return value_bytes == 2 ? 3 : value_bytes == 4 ? 7 : 6; }
+// Chunks that a thread keeps in registers, widened.
+constexpr int register_chunks(int value_bytes) {
+  return kWeightWords / (kRows * kPackBytes / value_bytes * compute_bytes(value_bytes) / 4);
+}
 
 constexpr int row_lanes(int rows) {
   int lanes = 1;
@@ -87,8 +90,7 @@ constexpr int row_tiles(int rows, bool backward) {
 constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
-// Of those, kept in registers: 96 to 112 words of weights.
-constexpr int register_blocks(int tiles) { return tiles == 1 ? 12 : tiles == 2 ? 7 : 3; }
+constexpr int register_blocks(int tiles) { return kWeightWords / kBlockWords / tiles; }
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);
