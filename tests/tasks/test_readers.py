@@ -242,6 +242,9 @@ def test_split_of_files(tmp_path: Path) -> None:
     cut = from_files({"train": path, "test": other}, read_pairs)
     assert cut.sizes() == {"train": 45, "valid": 5, "test": 1}
     assert cut.test_source == other
+    cut = from_files({"train": path, "valid": other}, read_pairs)
+    assert cut.sizes() == {"train": 45, "valid": 1, "test": 5}
+    assert len({*cut.train, *cut.test}) == 50  # nothing twice, nothing lost
     assert from_files({"train": path, "test": other, "valid": other}, read_pairs).sizes()["train"] == 50
     for options in ({}, {"data": path, "train": path}, {"test": other}):
         with pytest.raises(InputError, match="expected either --data or --train"):
