@@ -21,8 +21,8 @@ class BackwardScan : BackwardStep<Cell, T> {
   using Step::d_, Step::reverse_, Step::by_units_, Step::index_, Step::count_, Step::barrier_;
   using Step::delta_, Step::grad_h_, Step::cell_output_, Step::carry_;
   using Step::H_, Step::P_, Step::delta_stride_, Step::units_, Step::outputs_, Step::rows_;
-  using Step::had_step_, Step::has_next_, Step::step_end_, Step::delta_step_, Step::grad_h_step_;
   using Step::N, Step::G;
+  using Step::staged_, Step::had_step_, Step::has_next_, Step::step_end_, Step::delta_step_, Step::grad_h_step_;
   using typename Step::V;
 
  public:
@@ -55,8 +55,9 @@ class BackwardScan : BackwardStep<Cell, T> {
   }
 
  private:
-  // A product delta W_hh for NV vectors of columns of h, at each row given to an epilogue.
-  template <int NV, bool kRecurrent>
+  // A product delta W_hh for NV vectors of columns of h, at each row given to an epilogue: the rest of the step, or
+  // (staged) only its signal's way into memory. Known to the compiler, so that one costs the other nothing.
+  template <int NV, bool kRecurrent, bool kStaged>
   struct StepBlock {
     BackwardScan& s;
     Panel panel;
@@ -74,14 +75,24 @@ class BackwardScan : BackwardStep<Cell, T> {
         RowPointers<T, R> delta;
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) delta.row[r] = s.delta_next_ + (first + r) * s.next_stride_;
-        multiply(tile, delta, weights, NV * N, G * s.H_);
+        if constexpr (kStaged) {
+          multiply_apart(tile, delta, weights, NV * N, G * s.H_, N);
+        } else {
+          multiply(tile, delta, weights, NV * N, G * s.H_);
+        }
       }
 #pragma GCC unroll 1
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 1
-        for (int v = 0; v < NV; ++v)
-          s.receive(tile.acc[r][v], first + r, panel.column + v * N, v == NV - 1 ? panel.last_valid : N,
-                    kRecurrent);
+        for (int v = 0; v < NV; ++v) {
+          const int64_t column = panel.column + v * N;
+          const int valid = v == NV - 1 ? panel.last_valid : N;
+          if constexpr (kStaged) {
+            s.stage(tile.acc[r][v], first + r, column, valid);
+          } else {
+            s.receive(tile.acc[r][v], first + r, column, valid, kRecurrent);
+          }
+        }
     }
   };
 
@@ -165,13 +176,11 @@ class BackwardScan : BackwardStep<Cell, T> {
     this->start_step(t, seq_.first_row(t) - first_row_);
     const int64_t end = step_end_, comes_back = control_.all_cut() ? 0 : has_next_;
     const int64_t recurrent_end = rows_.end < comes_back ? rows_.end : comes_back;
-    for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
-      const T* weights = packed_hh_ + panel.column * G * H_;
-      StepBlock<nv.value, true> recurrent{*this, panel, weights};
-      for_row_blocks(rows_.begin, recurrent_end, recurrent);
-      StepBlock<nv.value, false> last{*this, panel, weights};
-      for_row_blocks(recurrent_end > rows_.begin ? recurrent_end : rows_.begin, end, last);
-    });
+    if (staged_) {
+      error_signal<true>(recurrent_end);
+    } else {
+      error_signal<false>(recurrent_end);
+    }
     if (control_.active()) this->limit_hidden();
     if constexpr (Cell::kHasCell) {
       if (in_.projection) {
@@ -191,6 +200,18 @@ class BackwardScan : BackwardStep<Cell, T> {
         for_row_blocks(begin, end, block);
       });
     }
+  }
+
+  // The total dL/dh of this thread's share of the step; without staging, all of its backward pass.
+  template <bool kStaged>
+  void error_signal(int64_t recurrent_end) {
+    for_panels<T>(outputs_, P_, [&](auto nv, const Panel& panel) {
+      const T* weights = packed_hh_ + panel.column * G * H_;
+      StepBlock<nv.value, true, kStaged> recurrent{*this, panel, weights};
+      for_row_blocks(rows_.begin, recurrent_end, recurrent);
+      StepBlock<nv.value, false, kStaged> last{*this, panel, weights};
+      for_row_blocks(recurrent_end > rows_.begin ? recurrent_end : rows_.begin, step_end_, last);
+    });
   }
 
   // What the next chunk's first step needs of this one's delta.

@@ -96,11 +96,20 @@ class BackwardStep {
 
   // The total error signal of one sample and one vector of columns of h. back: what comes back from the next step.
   RNNFAST_INLINE void receive(V back, int64_t b, int64_t column, int valid, bool recurrent) {
-    if (staged_) return stage(back, b, column, valid);
     V dh = back;
     if (!recurrent && args_.grad_h_n) dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * P_ + column, valid);
     if (args_.grad_y) dh = dh + load_first<V>(grad_y_step_ + b * y_stride_ + column, valid);
     finish<kWhole>(dh, b, column, valid);
+  }
+
+  // The same into memory, for what follows once all of it stands there.
+  void stage(V back, int64_t b, int64_t column, int valid) {
+    V dh = b < has_next_ && control_.cut(b) ? splat<V>(T(0)) : back;
+    if (b >= has_next_ && args_.grad_h_n)
+      dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * P_ + column, valid);
+    if (args_.grad_y) dh = dh + load_first<V>(grad_y_step_ + b * y_stride_ + column, valid);
+    if constexpr (Cell::kDirect) dh = dh + load_first<V>(carry_ + b * H_ + column, valid);
+    store_first(grad_h_step_ + b * P_ + column, dh, valid);
   }
 
   // With a projection: the gradient of the cell's output, from the total dL/dh.
@@ -176,16 +185,6 @@ class BackwardStep {
 #pragma GCC unroll 4
     for (int g = 0; g < Cell::kDelta; ++g) store_first(delta + g * H_, result.delta[g], valid);
     if constexpr (Cell::kHasCell || Cell::kDirect) store_first(carry, result.carry, valid);
-  }
-
-  // The total dL/dh into memory. A function of its own, since it must not weigh on the registers of the usual way.
-  __attribute__((noinline)) void stage(V back, int64_t b, int64_t column, int valid) {
-    V dh = b < has_next_ && control_.cut(b) ? splat<V>(T(0)) : back;
-    if (b >= has_next_ && args_.grad_h_n)
-      dh = load_first<V>(args_.grad_h_n + (d_ * seq_.B + b) * P_ + column, valid);
-    if (args_.grad_y) dh = dh + load_first<V>(grad_y_step_ + b * y_stride_ + column, valid);
-    if constexpr (Cell::kDirect) dh = dh + load_first<V>(carry_ + b * H_ + column, valid);
-    store_first(grad_h_step_ + b * P_ + column, dh, valid);
   }
 
   void limit(typename Control::Signal signal, T* values, int64_t stride, Range cols) {
