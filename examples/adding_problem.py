@@ -32,7 +32,7 @@ class Recipe:
     """How a cell is trained at every length (docs/training.md tells how the numbers were found)."""
 
     build: Callable[..., nn.Module]
-    init: Any
+    init: Callable[[int], Any]  # of T
     learning_rate: float  # Adam's
     clip_norm: float  # --clip norm: the gradient of all weights has at most this norm
     clip_bptt: float  # --clip bptt: the error signal of one sample's loss has at most this norm at any step
@@ -43,10 +43,10 @@ def _irnn(*args: int, **options: Any) -> nn.Module:
 
 
 RECIPES: dict[str, Recipe] = {
-    "tanh": Recipe(rnnfast.RNN, None, 5e-4, 1.0, 1.0),
-    "irnn": Recipe(_irnn, "irnn", 5e-4, 1.0, 1.0),
-    "gru": Recipe(rnnfast.GRU, None, 1e-2, 1.0, 1.0),
-    "lstm": Recipe(rnnfast.LSTM, "forget_bias", 1e-2, 1.0, 1.0),
+    "tanh": Recipe(rnnfast.RNN, lambda length: None, 5e-4, 1.0, 1.0),
+    "irnn": Recipe(_irnn, lambda length: "irnn", 5e-4, 1.0, 1.0),
+    "gru": Recipe(rnnfast.GRU, lambda length: ("chrono", length), 1e-2, 1.0, 1.0),
+    "lstm": Recipe(rnnfast.LSTM, lambda length: ("chrono", length), 1e-2, 1.0, 1.0),
 }
 
 
@@ -75,6 +75,18 @@ class Settings:
     def rate(self) -> float:
         """The learning rate."""
         return self.learning_rate or RECIPES[self.cell].learning_rate
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe's share of the settings, as JSON has it."""
+        recipe = RECIPES[self.cell]
+        init = recipe.init(self.length)
+        return {
+            "init": list(init) if isinstance(init, tuple) else init,
+            "learning_rate": self.rate,
+            "clip_norm": recipe.clip_norm if self.clip == "norm" else None,
+            "clip_bptt": recipe.clip_bptt if self.clip == "bptt" else None,
+        }
 
 
 @dataclass
@@ -106,7 +118,7 @@ class AddingModel(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         recipe = RECIPES[settings.cell]
-        options: dict[str, Any] = {} if recipe.init is None else {"init": recipe.init}
+        options: dict[str, Any] = {"init": recipe.init(settings.length)}
         if settings.clip == "bptt":  # the loss is a mean over the batch: so is a sample's share of the error signal
             options["bptt_clip"] = ("norm", recipe.clip_bptt / settings.batch)
         self.rnn = recipe.build(2, settings.hidden, **options)
@@ -183,6 +195,7 @@ class Run:
         """Writes all that a resumed run needs; whole or not at all."""
         data = {
             "settings": asdict(self.settings),
+            "recipe": self.settings.recipe,
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -197,6 +210,8 @@ class Run:
         """Goes on from :meth:`save`'s file."""
         data = torch.load(path, weights_only=True)
         run = cls(Settings(**data["settings"]))
+        if data["recipe"] != run.settings.recipe:
+            raise ValueError(f"it was made with another recipe: {data['recipe']}, not {run.settings.recipe}")
         run.progress = Progress(**data["progress"])
         run.model.load_state_dict(data["model"])
         run.optimizer.load_state_dict(data["optimizer"])
@@ -218,15 +233,10 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """What the run's JSON says."""
-        p, recipe = self.progress, RECIPES[self.settings.cell]
+        p = self.progress
         return {
             "settings": asdict(self.settings),
-            "recipe": {
-                "init": recipe.init,
-                "learning_rate": self.settings.rate,
-                "clip_norm": recipe.clip_norm if self.settings.clip == "norm" else None,
-                "clip_bptt": recipe.clip_bptt if self.settings.clip == "bptt" else None,
-            },
+            "recipe": self.settings.recipe,
             "machine": machine_facts(),
             "updates": p.update,
             "seconds": round(p.seconds, 1),

@@ -97,6 +97,11 @@ def finished_result(folder: Path, settings: Settings) -> Result | None:
         return None
     result = read_result(path)
     _check_settings(path, Settings(**result["settings"]), settings)
+    if result["recipe"] != settings.recipe:
+        raise InputError(
+            f"{path} is of a run with another recipe ({result['recipe']}, not {settings.recipe}); remove it, or choose "
+            "another --out"
+        )
     return result
 
 
@@ -105,6 +110,7 @@ def read_result(path: Path) -> Result:
     try:
         result: Result = json.loads(path.read_text(encoding="utf-8"))
         Settings(**result["settings"])
+        dict(result["recipe"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it, or choose another --out") from None
     return result

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """examples/long_memory.py through its functions: the task, a tiny run, stopping and going on, what it leaves."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -184,6 +185,10 @@ def test_bad_arguments(example: Any, arguments: list[str], message: str, capsys:
     assert message in capsys.readouterr().err
 
 
+def example_recipe(example: Any, cell: str, **changes: Any) -> Any:
+    return dataclasses.replace(example.RECIPES[cell], **changes)
+
+
 def test_bad_files(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["--cell", "gru", "--length", "9", "--clip", "none", "--no-flow", "--out", str(tmp_path)]
     name = "T9-gru-none-seed0"
@@ -193,6 +198,11 @@ def test_bad_files(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture, mon
         assert f"{file}: cannot be read" in capsys.readouterr().err
         (tmp_path / file).unlink()
     assert tiny.main(command) == 0
+    recipe = example_recipe(tiny, "gru", learning_rate=0.5)
+    with monkeypatch.context() as patch:
+        patch.setitem(tiny.RECIPES, "gru", recipe)
+        assert tiny.main(command) == 2
+        assert "another recipe" in capsys.readouterr().err
     monkeypatch.setitem(TINY, "updates", 7)
     assert tiny.main(command) == 2
     assert "other settings (updates 6, not 7)" in capsys.readouterr().err
