@@ -16,7 +16,7 @@ from tests.problem import Problem, Results
 
 DEVICES = ("emulated", "cuda") if CUDA_BUILT and torch.cuda.is_available() else ("emulated",)
 TF32_EPS = 2.0**-10
-NAMES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+PROCESSORS = 4  # of the pretended device: several blocks, each with several units, and fewer threads to run
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def engines(case: Case) -> list[Engine]:
     found = [Engine("step")]
     if case.proj == 0:
         found.append(Engine("persistent"))
-        if case.dtype == "float32":
+        if case.dtype == "float32" and case.cell != "rnn_relu":  # rounding to tf32 crosses relu's kink
             found.append(Engine("persistent", tf32=True))
         if case.dtype == "float16":
             found.append(Engine("persistent", "sm_75"))
@@ -49,8 +49,6 @@ def to_array(t: Tensor | None) -> np.ndarray | None:
     """With contiguous rows; 16-bit values as uint16, as _emulator has them."""
     if t is None:
         return None
-    if t.numel() == 0:  # whose strides may be any
-        return np.empty(t.shape, np.uint16 if t.element_size() == 2 else NAMES[t.dtype])
     t = t.detach()
     t = t if t.dim() == 3 and t.stride(-1) == 1 else t.contiguous()
     return t.view(torch.int16).numpy().view(np.uint16) if t.element_size() == 2 else t.numpy()
@@ -67,7 +65,7 @@ class EmulatedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p: Problem, engine: Engine, plans: list[dict], x, h0, c0, *weights):
         case = p.case
-        _emulator.set_device(engine.architecture)
+        _emulator.set_device(engine.architecture, PROCESSORS)
         _emulator.set_seed(engine.seed)
         options = {"dtype": case.dtype, "path": engine.path, "tf32": engine.tf32}
         inputs = (case.cell, to_array(x), to_array(h0), to_array(c0), [to_array(w) for w in weights])

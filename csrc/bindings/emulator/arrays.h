@@ -46,8 +46,9 @@ const T* checked(const char* operation, const char* name, const py::array& a, co
   const Extents got(a.shape(), a.shape() + a.ndim());
   if (got != shape) wrong("shape " + words(shape), words(got));
   const py::ssize_t last = a.ndim() - 1;
-  const bool contiguous = rows_contiguous ? a.shape(last) <= 1 || a.strides(last) == a.itemsize()
-                                          : (a.flags() & py::array::c_style) != 0;
+  // Where there is nothing, strides may be anything.
+  const bool contiguous = a.size() == 0 || (rows_contiguous ? a.shape(last) <= 1 || a.strides(last) == a.itemsize()
+                                                            : (a.flags() & py::array::c_style) != 0);
   if (!contiguous) wrong(rows_contiguous ? "contiguous rows" : "a contiguous array", "another layout");
   return static_cast<const T*>(a.data());
 }
