@@ -11,7 +11,7 @@
 // Every warp's sums go to shared memory; who needs a result adds the eight, in a fixed order.
 //
 // Per step and block: 16 kTiles * depth * columns (rounded up to 8) multiply-adds; the state's columns * depth
-// values from L2; weights beyond the registers once for 8 to 32 columns from shared memory.
+// values from L2; weights beyond the registers once for 8 or 16 columns from shared memory.
 #pragma once
 
 #include <utility>
@@ -49,8 +49,8 @@ class ProductMma {
   static constexpr int kDepth = mma_slice::block_depth(sizeof(S));
   static constexpr int kWords = mma_slice::kBlockWords;
   static constexpr int kKept = mma_slice::register_blocks(kTiles);
-  static constexpr int kMostColumns = kTiles < 2 ? 4 : 2;  // tiles of 8 columns at once
-  using StatePack = Pack<uint32_t, 4>;                     // as words: see load_words
+  static constexpr int kMostColumns = 2;  // tiles of 8 columns at once
+  using StatePack = Pack<uint32_t, 4>;    // as words: see load_words
 
  public:
   static constexpr CudaProduct kProduct = CudaProduct::kMma;
