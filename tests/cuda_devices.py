@@ -16,7 +16,6 @@ from tests.problem import Problem, Results
 
 DEVICES = ("emulated", "cuda") if CUDA_BUILT and torch.cuda.is_available() else ("emulated",)
 TF32_EPS = 2.0**-10
-PROCESSORS = 4  # of the pretended device: several blocks, each with several units, and fewer threads to run
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,11 @@ class Engine:
     architecture: str = "sm_80"  # that the emulator pretends to be
     tf32: bool = False
     seed: int = 0  # of the order in which the emulator's threads run
+
+    @staticmethod
+    def processors(case: Case) -> int:
+        """Of the pretended device: several blocks, each with several units, and few threads to run."""
+        return max(4, case.H // 16)
 
     def __str__(self) -> str:
         return f"{self.path}-{self.architecture}{'-tf32' if self.tf32 else ''}"
@@ -65,7 +69,7 @@ class EmulatedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p: Problem, engine: Engine, plans: list[dict], x, h0, c0, *weights):
         case = p.case
-        _emulator.set_device(engine.architecture, PROCESSORS)
+        _emulator.set_device(engine.architecture, engine.processors(case))
         _emulator.set_seed(engine.seed)
         options = {"dtype": case.dtype, "path": engine.path, "tf32": engine.tf32}
         inputs = (case.cell, to_array(x), to_array(h0), to_array(c0), [to_array(w) for w in weights])
