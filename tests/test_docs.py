@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python blocks of the documents run, in order, as one program each."""
+"""The Python blocks of the documents run, in order, as one program each; links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/migration.md", "docs/streaming.md", "docs/training.md"])
@@ -19,6 +20,23 @@ def test_blocks_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for block in blocks:
         line = text[: block.start()].count("\n") + 1
         exec(compile("\n" * line + block[1], str(ROOT / document), "exec"), namespace)
+
+
+def test_training_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The spectral reports that the page shows are those that the block above them prints."""
+    test_blocks_run("docs/training.md", tmp_path, monkeypatch)
+    printed = capsys.readouterr().out
+    shown = re.findall(r"^(?: {4}.*\n)+", (ROOT / "docs/training.md").read_text(), re.M)
+    (reports,) = [text for text in shown if "the recurrent matrices" in text]
+    assert re.sub(r"^ {4}", "", reports, flags=re.M) in printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
 def test_migration_shows_what_is_printed(

@@ -240,8 +240,7 @@ def test_pictures_of_a_signal_that_vanishes_or_explodes(example: Any, tmp_path: 
 
 
 def test_clipping_inside_bptt_and_gradient_flow(tiny: Any, tmp_path: Path) -> None:
-    """The options and pictures of issue 7, where the kernels have them."""
-    pytest.importorskip("rnnfast.diagnostics.flow")
+    """The options and pictures of the kernels."""
     command = ["--cell", "tanh", "lstm", "--length", "9", "--clip", "bptt", "--out", str(tmp_path)]
     assert tiny.main(command) == 0
     for cell in ("tanh", "lstm"):

@@ -199,7 +199,7 @@ class GradientFlow:
         for axis, (title, values) in zip(figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps, strict=True):
             limits = {} if title.startswith("log10") else {"vmin": 0.0, "vmax": 1.0}
             image = axis.imshow(
-                values.reshape(-1, steps), aspect="auto", interpolation="nearest", origin="lower", **limits
+                values.reshape(-1, steps).numpy(), aspect="auto", interpolation="nearest", origin="lower", **limits
             )
             axis.set_yticks(range(len(names)), names)
             axis.set_xlabel("time step")

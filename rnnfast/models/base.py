@@ -4,28 +4,25 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
+from rnnfast.init import Init, initialise, irnn_
 from rnnfast.models.vocabulary import Vocabulary
 from rnnfast.modules import GRU, LSTM, RNN
 from rnnfast.version import __version__
 
-__all__ = ["BACKENDS", "CELLS", "Init", "Model", "load", "recurrent"]
+__all__ = ["BACKENDS", "CELLS", "Model", "load", "recurrent"]
 
 FORMAT = "rnnfast.model"
 VERSION = 1
 
 CELLS = ("rnn", "rnn_relu", "irnn", "lstm", "gru")
 BACKENDS = ("rnnfast", "torch")
-
-# What `init=` takes: a function that changes the recurrent module's parameters in place, or None. It is not part of a
-# model's configuration: a loaded model has its weights from the file.
-Init = Callable[[Any], Any] | None
 
 ModelType = TypeVar("ModelType", bound="type[Model]")
 
@@ -192,10 +189,12 @@ def recurrent(
         input_size, hidden_size, layers, bias, bidirectional: as torch.nn.
         backend: "rnnfast" or "torch": with the same seed the same parameters, and the same results but for rounding.
         dropout: between the layers.
-        init: called with the module once it stands.
+        init: what the parameters start from, of either backend: a name of :mod:`rnnfast.init`, a pair of a name and a
+            value, or a function of the module; None: torch.nn's initialisation (of "irnn" its own). No part of a
+            model's configuration: a loaded model has its weights from the file.
 
     Raises:
-        ValueError: an unknown cell or backend; what torch.nn refuses.
+        ValueError: an unknown cell or backend; an init that is unknown or does not fit the cell; what torch.nn refuses.
     """
     if cell not in CELLS:
         raise ValueError(f"rnnfast.models: cell: expected one of {', '.join(CELLS)}, got {cell!r}")
@@ -209,19 +208,6 @@ def recurrent(
     kind = (ours if backend == "rnnfast" else theirs).get(cell, RNN if backend == "rnnfast" else nn.RNN)
     module = kind(input_size, hidden_size, layers, **options)
     if cell == "irnn":
-        _irnn_(module)
-    if init is not None:
-        init(module)
+        irnn_(module)
+    initialise(module, init)
     return module
-
-
-@torch.no_grad()
-def _irnn_(module: nn.Module) -> None:
-    """W_hh the identity, biases zero, W_ih of standard deviation 0.001: the state is kept until something is added."""
-    for name, parameter in module.named_parameters():
-        if name.startswith("weight_hh"):
-            nn.init.eye_(parameter)
-        elif name.startswith("weight_ih"):
-            nn.init.normal_(parameter, std=0.001)
-        else:
-            nn.init.zeros_(parameter)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model, recurrent, register
+from rnnfast.init import Init
+from rnnfast.models.base import Model, recurrent, register
 from rnnfast.models.inputs import Reader
 from rnnfast.models.sequences import Lengths, Steps, each_step, mask_of, pack, unpack
 from rnnfast.models.stepping import evaluating
@@ -45,7 +46,7 @@ class SequenceClassifier(Model):
         bidirectional: each layer also reads from the end.
         bias: whether the recurrent layers have biases.
         aggregation: None: "last", and for `cell="none"`, which has no last state, "sum".
-        init: called with the recurrent module.
+        init: of the recurrent module: a name of :mod:`rnnfast.init`, a pair (name, value), or a function of it.
 
     Raises:
         ValueError: both or none of symbols and features; an unknown aggregation, cell or backend; "last" of "none".

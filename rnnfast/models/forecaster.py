@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model, recurrent, register
+from rnnfast.init import Init
+from rnnfast.models.base import Model, recurrent, register
 from rnnfast.models.distributions import Forecast
 from rnnfast.models.sequences import Lengths, Steps, each_step, mask_of, pack, rows, unpack
 from rnnfast.models.stepping import Stepper, evaluating
@@ -46,7 +47,7 @@ class Forecaster(Model):
         output: "gaussian" or "quantiles".
         quantiles: their levels, increasing, between 0 and 1.
         residual: forecasts are differences from the last value seen: for series whose level drifts.
-        init: called with the recurrent module.
+        init: of the recurrent module: a name of :mod:`rnnfast.init`, a pair (name, value), or a function of it.
 
     Shapes:
         x [T, B, F] real values, lengths [B].

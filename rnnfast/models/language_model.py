@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model, recurrent, register
+from rnnfast.init import Init
+from rnnfast.models.base import Model, recurrent, register
 from rnnfast.models.sampling import check_sampling, draw
 from rnnfast.models.sequences import Lengths, Steps, check_lengths, each_step, mask_of, pack, rows, unpack
 from rnnfast.models.stepping import Stepper, evaluating
@@ -40,7 +41,7 @@ class LanguageModel(Model):
             linear layer without bias lies between.
         cutoffs: borders of the classes of torch's adaptive softmax (Grave et al. 2017), for large vocabularies whose
             symbols are ordered by frequency; None: the full softmax.
-        init: called with the recurrent module.
+        init: of the recurrent module: a name of :mod:`rnnfast.init`, a pair (name, value), or a function of it.
 
     Shapes:
         symbols [T, B] int64, states as torch.nn's of the cell, logits [T, B, symbols].

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model, recurrent, register
+from rnnfast.init import Init
+from rnnfast.models.base import Model, recurrent, register
 from rnnfast.models.search import Hypotheses, beam_search, select
 from rnnfast.models.sequences import Lengths, check_lengths, each_step, mask_of, pack, unpack
 from rnnfast.models.stepping import evaluating
@@ -53,7 +54,7 @@ class Seq2Seq(Model):
         bidirectional: of the encoder.
         bias: whether the recurrent layers have biases.
         attention: "dot", "general", or None: the decoder knows the encoder's last state only.
-        init: called with encoder and decoder.
+        init: of encoder and decoder, each: a name of :mod:`rnnfast.init`, a pair (name, value), or a function.
 
     Shapes:
         source [S, B], target [U, B] int64, lengths [B]. Target lengths may be 0.

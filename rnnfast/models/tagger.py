@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnfast.models.base import Init, Model, recurrent, register
+from rnnfast.init import Init
+from rnnfast.models.base import Model, recurrent, register
 from rnnfast.models.crf import LinearChainCRF
 from rnnfast.models.inputs import Reader
 from rnnfast.models.sequences import Lengths, Steps, each_step, mask_of, pack, rows, unpack
@@ -54,7 +55,7 @@ class SequenceTagger(Model):
             by a bidirectional net over its characters; None: without.
         character_embedding, character_hidden: sizes of that net.
         intents: number of intents, or None.
-        init: called with the recurrent module.
+        init: of the recurrent module: a name of :mod:`rnnfast.init`, a pair (name, value), or a function of it.
 
     Raises:
         ValueError: both or none of symbols and features; intents of cell "none"; an unknown cell or backend.

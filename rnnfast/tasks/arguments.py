@@ -14,7 +14,8 @@ TASKS = {
     "forecast": ("ForecastTask", "the next steps of a series, with intervals"),
 }
 CELLS = ("rnn", "rnn_relu", "irnn", "lstm", "gru", "none")
-INITS = ("orthogonal", "forget-bias")
+INITS = ("orthogonal", "forget_bias", "chrono", "identity", "irnn")
+INIT_FORM = "orthogonal, forget_bias, identity or irnn, =VALUE after it for another than 1, or chrono=LENGTH"
 
 TRAIN_EXAMPLES = """examples:
   rnnfast train lm                                        characters of Python's documentation
@@ -113,7 +114,7 @@ def _common(parser: argparse.ArgumentParser, defaults: Any) -> None:
     parser.add_argument(
         "--cell", choices=CELLS, help="none: without recurrence, a baseline of classify and tag (default: lstm)"
     )
-    parser.add_argument("--init", choices=INITS, help="of the recurrent weights (default: as torch.nn)")
+    parser.add_argument("--init", metavar="NAME[=X]", help=f"of the recurrent part: {INIT_FORM} (default: as torch.nn)")
     parser.add_argument("--backend", choices=("rnnfast", "torch"), help="torch: the same model on torch.nn's layers")
     add("hidden", whole(), "units of a layer")
     add("layers", whole(), "stacked layers")

@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rnnfast.base import RNNBase
 from rnnfast.demo.text import InputError
+from rnnfast.diagnostics import gradient_flow
 from rnnfast.models import SequenceClassifier
 from rnnfast.models.vocabulary import Vocabulary
 from rnnfast.tasks import metrics, plots
@@ -160,7 +163,7 @@ class ClassifyTask(Task):
         return metrics.accuracy([e.label for e in self.parts.valid], self.predict("valid"))
 
     def test(self, folder: Path) -> dict[str, Any]:
-        """Accuracy, confusion matrix, and for series how the gradient reaches each step."""
+        """Accuracy, confusion matrix, and for series how much of the gradient reaches each step."""
         wanted, got = [e.label for e in self.parts.test], self.predict("test")
         counts = metrics.confusion(wanted, got, self.labels.symbols)
         plots.confusion_matrix(
@@ -173,16 +176,26 @@ class ClassifyTask(Task):
             plots.gradient_over_time(folder / "gradient.png", results["gradient_over_time"], title)
         return results
 
-    def _gradient(self) -> list[float]:
-        """The norm of dL/dx_t, L a sample's own loss, mean over up to 64 test samples of the most common length."""
+    def _gradient(self) -> dict[str, list[float]]:
+        """Norms over the steps, mean over up to 64 test samples of the most common length, L a sample's own loss.
+
+        Of dL/dh_t, a curve for each layer and direction, where rnnfast's kernels record it; else of dL/dx_t.
+        """
         lengths = [len(x) for x in self.inputs["test"]]
         usual = max(set(lengths), key=lengths.count)
         chosen = [i for i, n in enumerate(lengths) if n == usual][:64]
         x = self._pad("test", chosen)[0].requires_grad_()
-        with torch.enable_grad():
+        rnn = self.model.rnn
+        with torch.enable_grad(), gradient_flow(rnn) if isinstance(rnn, RNNBase) else nullcontext() as flow:
             loss = self.model.loss(x, self.targets["test"][chosen]) * len(chosen)
             (gradient,) = torch.autograd.grad(loss, x)
-        return [float(v) for v in gradient.norm(dim=-1).mean(-1)]
+        if flow is None:
+            return {"dL/dx": gradient.norm(dim=-1).mean(-1).tolist()}
+        return {
+            f"dL/dh, layer {layer}{', reverse' if direction else ''}": curve.tolist()
+            for layer, directions in enumerate(flow.dh)
+            for direction, curve in enumerate(directions)
+        }
 
     def data(self) -> dict[str, Any]:
         """Sizes, labels, and a number that depends on all targets and lengths."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a run: curves, confusion matrix, attention, gradient over time, forecasts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,16 +80,18 @@ def attention_maps(path: Path, examples: Sequence[tuple[Sequence[str], Sequence[
             axes.set_yticks(range(len(output)), output)
 
 
-def gradient_over_time(path: Path, norms: Sequence[float], title: str) -> None:
-    """How much of the loss's gradient reaches the input of each step."""
+def gradient_over_time(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
+    """How much of the loss's gradient reaches each step: norms over time, by what the gradient is of."""
     with _figure(path, size=(7, 4)) as axes:
-        axes.plot(range(len(norms)), norms, color=BLUE)
-        if max(norms, default=0) > 0:
+        for name, norms in curves.items():
+            axes.plot(range(len(norms)), norms, label=name)
+        if any(max(norms, default=0) > 0 for norms in curves.values()):
             axes.set_yscale("log")
         axes.set_xlabel("step t")
-        axes.set_ylabel("norm of dL/dx_t, mean over samples")
+        axes.set_ylabel("norm, mean over samples")
         axes.set_title(title)
         axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
 
 
 def forecasts(path: Path, series: Sequence[float], shown: Sequence[dict[str, Any]], title: str) -> None:

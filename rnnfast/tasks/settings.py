@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnnfast.demo.text import InputError
-from rnnfast.models.base import Init
+from rnnfast.init import Init
+from rnnfast.tasks.arguments import INIT_FORM, INITS
 
 
 @dataclass(frozen=True)
@@ -97,32 +98,22 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def initialiser(name: str | None, cell: str) -> Init:
-    """What `--init` does to the recurrent module (of rnnfast or torch.nn), or None.
+def initialiser(text: str | None, cell: str) -> Init:
+    """What `--init NAME` or `--init NAME=VALUE` means to the recurrent module (`rnnfast.init`), or None.
 
     Raises:
-        InputError: forget-bias of a cell that has no forget gate.
+        InputError: an unknown name; a value that is no number; chrono without one; a model without recurrence.
     """
-    if name is None:
+    if text is None:
         return None
-    if name == "forget-bias" and cell != "lstm":
-        raise InputError(f"--init forget-bias: expected --cell lstm, which has a forget gate, got {cell}")
-    return {"orthogonal": _orthogonal, "forget-bias": _forget_bias}[name]
-
-
-@torch.no_grad()
-def _orthogonal(module: nn.Module) -> None:
-    """Every gate's recurrent matrix orthogonal (Saxe et al. 2014)."""
-    for name, parameter in module.named_parameters():
-        if name.startswith("weight_hh"):
-            for block in parameter.split(parameter.shape[1]):
-                nn.init.orthogonal_(block)
-
-
-@torch.no_grad()
-def _forget_bias(module: nn.Module) -> None:
-    """The LSTM's forget gates start open: their biases add up to 1 (Gers et al. 2000; Jozefowicz et al. 2015)."""
-    for name, parameter in module.named_parameters():
-        if name.startswith("bias"):
-            hidden = parameter.shape[0] // 4
-            parameter[hidden : 2 * hidden] = 1.0 if name.startswith("bias_ih") else 0.0
+    if cell == "none":
+        raise InputError(f"--init {text}: expected a recurrent --cell, got none")
+    name, sign, value = text.partition("=")
+    if name not in INITS or (name == "chrono" and not sign):
+        raise InputError(f"--init {text}: expected {INIT_FORM}")
+    if not sign:
+        return name
+    try:
+        return name, float(value)
+    except ValueError:
+        raise InputError(f"--init {text}: expected a number after {name}=, got '{value}'") from None

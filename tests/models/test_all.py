@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnnfast.models
+from rnnfast.init import Init
 from rnnfast.models import Model, Vocabulary
 from tests.models.samples import MODELS, Batch
 
@@ -179,6 +180,32 @@ def test_lengths_are_checked(name: str) -> None:
         batch.x = x
         with pytest.raises((ValueError, RuntimeError)):
             batch.loss()
+
+
+@pytest.mark.parametrize("backend", ["rnnfast", "torch"])
+def test_init_by_name(backend: str) -> None:
+    """The names of rnnfast.init do on both backends what its functions do."""
+
+    def weights(cell: str, init: Init) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        return rnnfast.models.recurrent(cell, 3, 5, 2, backend=backend, init=init, bidirectional=True).state_dict()
+
+    for cell, name, function in (
+        ("gru", "orthogonal", rnnfast.init.orthogonal_),
+        ("lstm", "forget_bias", rnnfast.init.forget_bias_),
+        ("lstm", ("chrono", 20), lambda module: rnnfast.init.chrono_(module, 20)),
+        ("rnn", ("identity", 0.9), lambda module: rnnfast.init.identity_(module, 0.9)),
+        ("rnn_relu", "irnn", rnnfast.init.irnn_),
+    ):
+        plain, named, done = weights(cell, None), weights(cell, name), weights(cell, function)
+        assert all(torch.equal(named[key], done[key]) for key in done), (cell, name)
+        assert not all(torch.equal(named[key], plain[key]) for key in plain), (cell, name)
+    named, own = weights("rnn_relu", "irnn"), weights("irnn", None)
+    assert all(torch.equal(named[key], own[key]) for key in own)
+    with pytest.raises(ValueError, match=r"GRU: init: expected None, one of 'irnn', .*, got 'chronos'"):
+        weights("gru", "chronos")
+    with pytest.raises(ValueError, match="forget_bias_: GRU: expected an LSTM"):
+        weights("gru", "forget_bias")
 
 
 @pytest.mark.parametrize("cell", ["rnn", "rnn_relu", "irnn", "lstm", "gru"])

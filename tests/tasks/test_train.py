@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rnnfast.init import _BY_NAME
+from rnnfast.tasks.arguments import INITS
+from rnnfast.tasks.settings import initialiser
 from tests.tasks.conftest import TINY, results
 
 # Case: a line for `rnnfast run`, what the training leaves beside the usual, the package it needs.
@@ -110,7 +113,12 @@ def test_the_default_data(rnnfast: Callable, tmp_path: Path) -> None:
         (("lm", "--text", "text.txt", "--hidden", "0"), "expected a whole number of at least 1, got '0'"),
         (("lm", "--text", "text.txt", "--dropout", "2"), "expected a number of at least 0 and at most 0.99, got '2'"),
         (("lm", "--text", "text.txt", "--minutes", "nan"), "expected a number above 0, got 'nan'"),
-        (("lm", "--text", "text.txt", "--init", "forget-bias", "--cell", "gru"), "--init forget-bias: expected"),
+        (("lm", "--text", "text.txt", "--init", "forget_bias", "--cell", "gru"), "forget_bias_: GRU: expected an LSTM"),
+        (("lm", "--text", "text.txt", "--init", "chrono"), "--init chrono: expected orthogonal, forget_bias,"),
+        (("lm", "--text", "text.txt", "--init", "chrono=long"), "expected a number after chrono=, got 'long'"),
+        (("lm", "--text", "text.txt", "--init", "chrono=1"), "t_max: expected a finite number >= 2, got 1.0"),
+        (("lm", "--text", "text.txt", "--init", "random"), "--init random: expected orthogonal, forget_bias,"),
+        (("classify", "--data", "x.ts", "--cell", "none", "--init", "irnn"), "expected a recurrent --cell, got none"),
         (("classify", "--data", "reviews.tsv", "--train", "reviews.tsv"), "either --data or --train"),
         (("classify", "--valid", "x.ts"), "expected --train with them"),
         (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv: expected a label of the"),
@@ -141,6 +149,27 @@ def test_refused(words: tuple, message: str, data: Path, rnnfast: Callable, monk
     assert message in found.err
     assert len(found.err.strip().splitlines()) == 1
     assert not (data / "runs").exists() or not any((data / "runs").glob("*/model.pt"))
+
+
+def test_init_has_the_names_of_rnnfast_init() -> None:
+    assert set(INITS) == set(_BY_NAME)
+    assert [initialiser(text, "lstm") for text in (None, "irnn", "identity=0.9", "chrono=50")] == [
+        None, "irnn", ("identity", 0.9), ("chrono", 50.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("backend", ["rnnfast", "torch"])
+def test_gradient_over_time(backend: str, data: Path, rnnfast: Callable, tmp_path: Path) -> None:
+    """rnnfast's kernels record dL/dh of every layer and direction; torch.nn's layers leave dL/dx."""
+    found = rnnfast("train", "classify", "--data", data / "x.ts", "--layers", "2", "--bidirectional", "--cell", "gru",
+                    "--init", "chrono=5", "--backend", backend, *TINY, "--out", tmp_path, "--name", "a")  # fmt: skip
+    assert found.code == 0, found.err
+    curves = results(tmp_path / "a")["results"]["gradient_over_time"]
+    layers = [f"dL/dh, layer {layer}{way}" for layer in (0, 1) for way in ("", ", reverse")]
+    assert list(curves) == (layers if backend == "rnnfast" else ["dL/dx"])
+    assert all(4 <= len(norms) <= 6 for norms in curves.values())
+    assert all(norm > 0 for norms in curves.values() for norm in norms)
 
 
 @pytest.mark.usefixtures("no_pictures")
