@@ -55,7 +55,7 @@ struct CudaForward {
   bool training = false;
 };
 
-// The limits of issue "BPTT" (shared/api.md); none by default.
+// The user's limits on the error signal (docs/training.md); none by default.
 struct BackwardLimits {
   bool clip_value = false;  // each element of the total dL/dh_t, then of the total dL/dc_t, within [-limit, limit]
   bool clip_norm = false;   // each sample's row of them scaled down to norm `limit` (step path only)

@@ -58,7 +58,8 @@ def test_online_sees_no_future(name: str, t: int, seed: int) -> None:
             mine[t + 1 :] = new[t + 1 :]
     a, b = (model(s.x, None, s.spelling)[0] for s in (one, other))
     torch.testing.assert_close(b[: t + 1], a[: t + 1], rtol=0, atol=1e-6)
-    assert not torch.equal(a, b), "the change has to be seen somewhere"
+    if not torch.equal(one.x, other.x):  # few symbols: the new ones may be the old ones
+        assert not torch.equal(a, b), "the change has to be seen somewhere"
 
 
 def test_offline_does_see_it() -> None:
