@@ -99,7 +99,14 @@ def demangle(names: list[str]) -> list[str]:
 def readable(name: str) -> str:
     """Without return type, namespaces, parameters and the compiler's names of types."""
     name = name.removeprefix("void ")
-    for ours, theirs in (("", "rnnfast::cuda::"), ("", "rnnfast::"), ("Half", "__half"), ("BFloat16", "__nv_bfloat16")):
+    spellings = (
+        ("", "rnnfast::cuda::"),
+        ("", "rnnfast::"),
+        ("", "(anonymous namespace)::"),
+        ("Half", "__half"),
+        ("BFloat16", "__nv_bfloat16"),
+    )
+    for ours, theirs in spellings:
         name = name.replace(theirs, ours)
     name = re.sub(r"\((?:int|bool|unsigned int)\)", "", name)  # template arguments: (int)4
     while "> >" in name:

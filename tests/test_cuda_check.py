@@ -96,6 +96,7 @@ def test_names_are_those_of_our_sources(gate: ModuleType) -> None:
         "void rnnfast::cuda::scan_forward<rnnfast::cuda::LstmCell, __half, (int)4>(rnnfast::cuda::P)"
     ) == ("scan_forward<LstmCell, Half, 4>")
     assert gate.readable("void rnnfast::cuda::copy(float*, int)") == "copy"
+    assert gate.readable("void rnnfast::cuda::(anonymous namespace)::copy<float>(P)") == "copy<float>"
     assert gate.readable("void f<rnnfast::cuda::A<__nv_bfloat16, 8> >(P)") == "f<A<BFloat16, 8>>"
 
 
