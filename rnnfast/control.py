@@ -74,6 +74,7 @@ def arguments(options: Control | None, T: int, layer: int = 0) -> tuple[Any, ...
     clip, limit, steps, checkpoint, check, recorder = options
     if checkpoint < 0:
         checkpoint = math.isqrt(max(0, int(T) - 1)) + 1  # sqrt(T), rounded up
+    steps, checkpoint = min(steps, 1 << 62), min(checkpoint, 1 << 62)  # more than any T, and an int64 still
     return limit, [clip, steps, checkpoint, int(check), layer, recorder]
 
 

@@ -56,6 +56,12 @@ def test_sizes(cell: str, sizes: tuple[int, int, int, int], dtype: str, device: 
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("H", "proj"), [(9, 9), (3, 8), (5, 17)])
+def test_projection_that_does_not_narrow(H: int, proj: int, device: str) -> None:
+    check(device, Case("lstm", 4, 3, 7, H, proj, bidirectional=True, packed=True, c0=True), Engine("step"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("path", ["step", "persistent"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_repeated_runs_give_the_same_bits(cell: str, path: str, device: str) -> None:

@@ -14,7 +14,7 @@ namespace rnnfast {
 
 constexpr int kScanWarps = kScanThreads / 32;
 constexpr int kPackBytes = 16;
-constexpr int kWeightWords = 96;  // of a thread; with 112 ptxas spills a few words of some kernels
+constexpr int kWeightWords = 80;  // of a thread; with 96 ptxas spills a few words of some kernels
 constexpr int kStagingBytes = kPackBytes * kScanThreads;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -90,8 +90,7 @@ constexpr int row_tiles(int rows, bool backward) {
 constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
-constexpr int kKeptWords = 80;  // of a lane in registers; with 96 ptxas spills a few words on sm_75
-constexpr int register_blocks(int tiles) { return kKeptWords / kBlockWords / tiles; }
+constexpr int register_blocks(int tiles) { return kWeightWords / kBlockWords / tiles; }
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);

@@ -108,15 +108,15 @@ step_initial_kernel(StepBackwardLaunch<S> launched) {
   using Unit = UnitBackward<Cell, S>;
   const StepBackward<S>& p = launched.step;
   const StepPairs pairs(launched.unit_bits);
-  const int unit = pairs.unit;
-  if (unit >= p.H) return;
+  const int unit = pairs.unit;  // of h0 (P) and of c0 (H): a projection may have more features than the cell
   for (int b = p.rows.had_step + pairs.sample; b < p.rows.active; b += pairs.stride) {
     Compute<S> carried = 0;
-    if constexpr (kCarriesBackward<Cell>) carried = p.direction.carried[static_cast<int64_t>(b) * p.H + unit];
+    if constexpr (kCarriesBackward<Cell>)
+      if (unit < p.H) carried = p.direction.carried[static_cast<int64_t>(b) * p.H + unit];
     if (p.direction.grad_h0 && unit < p.P)
       Unit::store_initial_hidden(p.direction, p.P, b, unit, p.returned[static_cast<int64_t>(b) * p.P + unit],
                                  carried);
-    Unit::store_initial_cell(p.direction, p.H, b, unit, carried);
+    if (unit < p.H) Unit::store_initial_cell(p.direction, p.H, b, unit, carried);
   }
 }
 
@@ -202,8 +202,9 @@ Status step_backward(const StepBackward<S>& step, Stream stream) {
 
 template <class Cell, class S>
 Status step_initial(const StepBackward<S>& step, Stream stream) {
-  return launch(step_initial_kernel<Cell, S>, step_launch(step.H, step.rows.active - step.rows.had_step),
-                StepBackwardLaunch<S>{step, step_unit_bits(step.H)}, stream);
+  const auto units = step.P > step.H ? step.P : step.H;
+  return launch(step_initial_kernel<Cell, S>, step_launch(units, step.rows.active - step.rows.had_step),
+                StepBackwardLaunch<S>{step, step_unit_bits(units)}, stream);
 }
 
 #define RNNFAST_STEP_BACKWARD_OF(Cell, S)                                     \

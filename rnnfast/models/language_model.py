@@ -147,7 +147,8 @@ class LanguageModel(Model):
             score, count = self._scores("LanguageModel.perplexity", symbols, lengths, start, chunk)
             if count == 0:
                 raise ValueError("LanguageModel.perplexity: symbols: expected something to predict, got single symbols")
-            return math.exp(-score.sum().item() / count)
+            nats = -score.sum().item() / count
+            return math.exp(nats) if nats < 700 else math.inf  # beyond, a float overflows
 
     def generate(
         self,

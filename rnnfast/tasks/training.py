@@ -89,6 +89,8 @@ class Trainer:
         p = self.progress
         p.validation.append([p.step, value])
         better = p.best is None or (value > p.best if self.task.higher_is_better else value < p.best)
+        if p.best is not None and not math.isfinite(p.best) and math.isfinite(value):
+            better = True  # a first metric that was not a number must not stay the best
         if better:
             p.best, p.best_step, p.without_better = value, p.step, 0
             self.task.model.save(self.folder / MODEL)

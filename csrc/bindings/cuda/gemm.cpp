@@ -28,7 +28,10 @@ class MathMode {
  public:
   MathMode(cublasHandle_t handle, bool tf32) : handle_(handle) {
     cublasGetMathMode(handle_, &before_);
-    cublasSetMathMode(handle_, tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH);
+    // Sums of 16-bit products stay in float, whatever torch.backends.cuda.matmul allows.
+    const int mode = (tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH) |
+                     CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+    cublasSetMathMode(handle_, static_cast<cublasMath_t>(mode));
   }
   ~MathMode() { cublasSetMathMode(handle_, before_); }
 

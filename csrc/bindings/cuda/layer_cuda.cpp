@@ -50,10 +50,8 @@ CudaShape shape_of(CellKind kind, const LayerSizes& s, at::ScalarType dtype, boo
   return shape;
 }
 
-bool may_round_to_tf32() {
-  return at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::RNN) ==
-         at::Float32Precision::TF32;
-}
+// torch.backends.cudnn.rnn.fp32_precision, with what it inherits.
+bool may_round_to_tf32() { return at::globalContext().allowTF32CuDNN(at::Float32Op::RNN); }
 
 void check(const cuda::Status& status, CellKind kind, bool backward) {
   TORCH_CHECK(status, op_name(kind, backward), ": ", status.operation, ": ", status.text);

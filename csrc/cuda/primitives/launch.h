@@ -39,7 +39,9 @@ struct Launch {
 #if defined(__CUDACC__) || defined(RNNFAST_CUDA)
 
 inline Status status_of(cudaError_t error, const char* operation) {
-  return error == cudaSuccess ? Status{} : Status{operation, cudaGetErrorString(error)};
+  if (error == cudaSuccess) return {};
+  (void)cudaGetLastError();  // reported here; the next launch of somebody else must not find it
+  return {operation, cudaGetErrorString(error)};
 }
 
 template <class P>
