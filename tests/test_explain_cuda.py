@@ -60,7 +60,7 @@ def test_persistent_where_it_fits() -> None:
         assert "step path" in found.predicted_cost
         both = explain(rnnfast.LSTM(256, 256, bidirectional=True), 100, 1, 256)
         assert "both directions in one launch" in both.decomposition
-        large = explain(rnnfast.LSTM(8, 1280, bidirectional=True), 100, 1, 8)
+        large = explain(rnnfast.LSTM(8, 1104, bidirectional=True), 100, 1, 8)
         assert "one direction after the other" in large.decomposition
         assert "for both at once, on 132 multiprocessors" in str(large)
 

@@ -188,8 +188,8 @@ TEST(cuda_directions_share_a_launch_where_they_fit) {
   const CudaPlan small = plan_cuda(shape(100, 1, 256, 2), device("sm_90"));
   CHECK(small.directions == 2 && 2 * small.blocks <= 132, "%d directions, %d blocks", small.directions,
         small.blocks);
-  // 72 blocks of a direction: one fits the device, two do not.
-  const CudaPlan large = plan_cuda(shape(100, 1, 1152, 2), device("sm_90"));
+  // 69 blocks of a direction: one fits the device, two do not.
+  const CudaPlan large = plan_cuda(shape(100, 1, 1104, 2), device("sm_90"));
   CHECK(large.path == CudaPath::kPersistent && large.directions == 1, "%s, %d directions", to_string(large.path),
         large.directions);
   CHECK(mentions(large, "one direction after the other: for both at once, on 132 multiprocessors"), "%s",
