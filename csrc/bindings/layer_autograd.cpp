@@ -310,28 +310,6 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
   return result;
 }
 
-template <CellKind kKind>
-LayerResult layer_op_autograd(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
-                              at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                              bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
-  return layer_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                         LayerOptions::read(kKind, limit, bptt)},
-                        save);
-}
-
-template <CellKind kKind>
-LayerGradients layer_backward_op_autograd(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
-                                          const OptionalTensor& grad_c_n, const at::Tensor& x,
-                                          const OptionalTensor& h0, const OptionalTensor& c0,
-                                          at::TensorList weights, const OptionalTensor& batch_sizes,
-                                          bool has_biases, bool bidirectional, const at::Tensor& y,
-                                          const at::Tensor& saved, const at::Tensor& cells,
-                                          c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
-  return layer_backward_autograd({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                                  LayerOptions::read(kKind, limit, bptt)},
-                                 grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
-}
-
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_op(const std::string& name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "").typed<Signature>();
@@ -363,9 +341,9 @@ LayerGradients call_layer_backward(const LayerCall& c, const OptionalTensor& gra
 }
 
 TORCH_LIBRARY_IMPL(rnnfast, Autograd, m) {
-#define RNNFAST_IMPLEMENT(name, Cell, variant)                         \
-  m.impl(#name "_layer", TORCH_FN(layer_op_autograd<CellKind::name>)); \
-  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_autograd<CellKind::name>));
+#define RNNFAST_IMPLEMENT(name, Cell, variant)                                  \
+  m.impl(#name "_layer", TORCH_FN((layer_op<CellKind::name, layer_autograd>))); \
+  m.impl(#name "_layer_backward", TORCH_FN((layer_backward_op<CellKind::name, layer_backward_autograd>)));
   RNNFAST_CELLS(RNNFAST_IMPLEMENT)
 #undef RNNFAST_IMPLEMENT
 }

@@ -87,27 +87,6 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
   return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
 }
 
-template <CellKind kKind>
-LayerResult layer_op_cpu(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
-                         at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                         bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
-  return layer_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                    LayerOptions::read(kKind, limit, bptt)},
-                   save);
-}
-
-template <CellKind kKind>
-LayerGradients layer_backward_op_cpu(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
-                                     const OptionalTensor& grad_c_n, const at::Tensor& x, const OptionalTensor& h0,
-                                     const OptionalTensor& c0, at::TensorList weights,
-                                     const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
-                                     const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                     c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
-  return layer_backward_cpu({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                             LayerOptions::read(kKind, limit, bptt)},
-                            grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
-}
-
 }  // namespace
 
 LayerCall in_float(const LayerCall& call) {
@@ -161,9 +140,9 @@ TORCH_LIBRARY(rnnfast, m) {
 }
 
 TORCH_LIBRARY_IMPL(rnnfast, CPU, m) {
-#define RNNFAST_IMPLEMENT(name, Cell, variant)                    \
-  m.impl(#name "_layer", TORCH_FN(layer_op_cpu<CellKind::name>)); \
-  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_cpu<CellKind::name>));
+#define RNNFAST_IMPLEMENT(name, Cell, variant)                             \
+  m.impl(#name "_layer", TORCH_FN((layer_op<CellKind::name, layer_cpu>))); \
+  m.impl(#name "_layer_backward", TORCH_FN((layer_backward_op<CellKind::name, layer_backward_cpu>)));
   RNNFAST_CELLS(RNNFAST_IMPLEMENT)
 #undef RNNFAST_IMPLEMENT
 }

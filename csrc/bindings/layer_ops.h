@@ -37,6 +37,33 @@ struct LayerCall {
   LayerOptions options;
 };
 
+// An op's implementation under a dispatch key, made of a function of the call: what TORCH_LIBRARY_IMPL registers.
+template <CellKind kKind, LayerResult (*kRun)(const LayerCall& call, bool save)>
+LayerResult layer_op(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
+                     at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
+                     bool save, double limit, at::IntArrayRef bptt) {
+  return kRun({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+               LayerOptions::read(kKind, limit, bptt)},
+              save);
+}
+
+using LayerBackwardRun = LayerGradients(const LayerCall& call, const OptionalTensor& grad_y,
+                                        const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
+                                        const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                        const c10::List<bool>& output_mask);
+
+template <CellKind kKind, LayerBackwardRun* kRun>
+LayerGradients layer_backward_op(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                                 const OptionalTensor& grad_c_n, const at::Tensor& x, const OptionalTensor& h0,
+                                 const OptionalTensor& c0, at::TensorList weights,
+                                 const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
+                                 const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
+                                 c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
+  return kRun({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
+               LayerOptions::read(kKind, limit, bptt)},
+              grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
+}
+
 // Through the dispatcher, to whatever backend the tensors ask for.
 LayerResult call_layer(const LayerCall& call, bool save);
 LayerGradients call_layer_backward(const LayerCall& call, const OptionalTensor& grad_y,

@@ -63,25 +63,7 @@ void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, co
   args.in = held.inputs<T>(cell, s);
   args.bptt = t.bptt;
   if (t.record.defined()) args.record = output<T>(t.record);
-  args.y = pointer<T>(t.y);
-  args.saved = pointer<T>(t.saved);
-  args.cells = pointer<T>(t.cells);
-  args.grad_y = pointer<T>(t.grad_y);
-  args.grad_h_n = pointer<T>(t.grad_h_n);
-  args.grad_c_n = pointer<T>(t.grad_c_n);
-  args.grad_x = output<T>(t.grad_x);
-  args.grad_h0 = output<T>(t.grad_h0);
-  args.grad_c0 = output<T>(t.grad_c0);
-  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
-    const at::Tensor* grads = &t.grad_weights[d * s.weights_each];
-    args.grad_w_ih[d] = output<T>(grads[0]);
-    args.grad_w_hh[d] = output<T>(grads[1]);
-    if (held.has_biases) {
-      args.grad_b_ih[d] = output<T>(grads[2]);
-      args.grad_b_hh[d] = output<T>(grads[3]);
-    }
-    if (s.projection) args.grad_w_hr[d] = output<T>(grads[s.weights_each - 1]);
-  }
+  set_tensors<T, T>(args, s, held.has_biases, t);
   Barrier all, group[2];
   const BackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};
   run_kernel(job, target.of(kind, T{}).backward, plan.threads);

@@ -114,6 +114,30 @@ struct BackwardTensors {
   at::Tensor record;  // [D, N, kRecorded], or undefined
 };
 
+// The tensors' pointers in a LayerBackward or CudaBackward. T: their dtype; C: that of what the forward pass saved.
+template <class T, class C, class Args>
+void set_tensors(Args& args, const LayerSizes& s, bool has_biases, const BackwardTensors& t) {
+  args.y = pointer<T>(t.y);
+  args.saved = pointer<C>(t.saved);
+  args.cells = pointer<C>(t.cells);
+  args.grad_y = pointer<T>(t.grad_y);
+  args.grad_h_n = pointer<T>(t.grad_h_n);
+  args.grad_c_n = pointer<T>(t.grad_c_n);
+  args.grad_x = output<T>(t.grad_x);
+  args.grad_h0 = output<T>(t.grad_h0);
+  args.grad_c0 = output<T>(t.grad_c0);
+  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
+    const at::Tensor* grads = &t.grad_weights[d * s.weights_each];
+    args.grad_w_ih[d] = output<T>(grads[0]);
+    args.grad_w_hh[d] = output<T>(grads[1]);
+    if (has_biases) {
+      args.grad_b_ih[d] = output<T>(grads[2]);
+      args.grad_b_hh[d] = output<T>(grads[3]);
+    }
+    if (s.projection) args.grad_w_hr[d] = output<T>(grads[s.weights_each - 1]);
+  }
+}
+
 template <class T>
 void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t);
 

@@ -89,22 +89,7 @@ void backward(const LayerCall& call, const LayerSizes& s, const BackwardTensors&
   const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
   cuda::CudaBackward<S> args;
   args.in = held.inputs<S>(cell_info(call.kind), s);
-  args.y = pointer<S>(t.y);
-  args.saved = pointer<cuda::Compute<S>>(t.saved);
-  args.cells = pointer<cuda::Compute<S>>(t.cells);
-  args.grad_y = pointer<S>(t.grad_y);
-  args.grad_h_n = pointer<S>(t.grad_h_n);
-  args.grad_c_n = pointer<S>(t.grad_c_n);
-  args.grad_x = output<S>(t.grad_x);
-  args.grad_h0 = output<S>(t.grad_h0);
-  args.grad_c0 = output<S>(t.grad_c0);
-  for (size_t d = 0; d < static_cast<size_t>(s.directions); ++d) {
-    const at::Tensor* const w = &t.grad_weights[d * s.weights_each];
-    args.grad_w_ih[d] = output<S>(w[0]);
-    args.grad_w_hh[d] = output<S>(w[1]);
-    if (call.has_biases) args.grad_b_ih[d] = output<S>(w[2]), args.grad_b_hh[d] = output<S>(w[3]);
-    if (s.projection) args.grad_w_hr[d] = output<S>(w[s.weights_each - 1]);
-  }
+  set_tensors<S, cuda::Compute<S>>(args, s, call.has_biases, t);
   const Bptt& bptt = call.options.bptt;
   args.limits = {bptt.clip == Bptt::kValue, bptt.clip == Bptt::kNorm, bptt.limit, bptt.steps};
   const bool tf32 = may_round_to_tf32();
@@ -170,33 +155,12 @@ LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& 
   return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
 }
 
-template <CellKind kKind>
-LayerResult layer_op_cuda(const at::Tensor& x, const OptionalTensor& h0, const OptionalTensor& c0,
-                          at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
-                          bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
-  return layer_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                     LayerOptions::read(kKind, limit, bptt)},
-                    save);
-}
-
-template <CellKind kKind>
-LayerGradients layer_backward_op_cuda(const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
-                                      const OptionalTensor& grad_c_n, const at::Tensor& x, const OptionalTensor& h0,
-                                      const OptionalTensor& c0, at::TensorList weights,
-                                      const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
-                                      const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
-                                      c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
-  return layer_backward_cuda({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                              LayerOptions::read(kKind, limit, bptt)},
-                             grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
-}
-
 }  // namespace
 
 TORCH_LIBRARY_IMPL(rnnfast, CUDA, m) {
-#define RNNFAST_IMPLEMENT(name, Cell, variant)                     \
-  m.impl(#name "_layer", TORCH_FN(layer_op_cuda<CellKind::name>)); \
-  m.impl(#name "_layer_backward", TORCH_FN(layer_backward_op_cuda<CellKind::name>));
+#define RNNFAST_IMPLEMENT(name, Cell, variant)                              \
+  m.impl(#name "_layer", TORCH_FN((layer_op<CellKind::name, layer_cuda>))); \
+  m.impl(#name "_layer_backward", TORCH_FN((layer_backward_op<CellKind::name, layer_backward_cuda>)));
   RNNFAST_CELLS(RNNFAST_IMPLEMENT)
 #undef RNNFAST_IMPLEMENT
 }
