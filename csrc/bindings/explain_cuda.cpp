@@ -9,6 +9,8 @@
 #include <string>
 #include <variant>
 
+#include "bindings/plan_dict.h"
+
 namespace py = pybind11;
 
 namespace rnnfast {
@@ -76,24 +78,15 @@ py::dict explain_cuda(const std::variant<std::string, py::dict>& device, const s
   shape.clip_norm = clip_norm;
   shape.choice = cuda_choice();
   const CudaPlan plan = plan_cuda(shape, on);
-  py::dict result;
+  py::dict result = plan_dict(plan);
   result["card"] = on.card;
   result["processors"] = on.processors;
-  result["path"] = to_string(plan.path);
-  result["product"] = to_string(plan.product);
-  result["units"] = plan.units;
-  result["blocks"] = plan.blocks;
-  result["directions"] = plan.directions;
-  result["threads"] = plan.threads;
-  result["columns"] = plan.columns;
-  result["shared_bytes"] = plan.shared_bytes;
   result["microseconds"] = plan.microseconds;
   result["fixed_microseconds"] = plan.fixed_microseconds;
   result["other_microseconds"] = plan.other_microseconds;
   result["cost"] = cost_of(plan.cost);
   result["flops"] = plan.flops;
   result["bytes"] = plan.bytes;
-  result["reasons"] = plan.reasons;
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "bindings/plan_dict.h"
 #include "cuda/layer.h"
 #include "emulator/gemm.h"
 #include "emulator/machine.h"
@@ -42,20 +43,6 @@ CudaDtype dtype_of(const char* operation, const std::string& name) {
                             {"float64", CudaDtype::kDouble},
                             {"float16", CudaDtype::kHalf},
                             {"bfloat16", CudaDtype::kBFloat16}});
-}
-
-py::dict describe(const CudaPlan& plan) {
-  py::dict d;
-  d["path"] = to_string(plan.path);
-  d["product"] = to_string(plan.product);
-  d["units"] = plan.units;
-  d["blocks"] = plan.blocks;
-  d["directions"] = plan.directions;
-  d["threads"] = plan.threads;
-  d["columns"] = plan.columns;
-  d["shared_bytes"] = plan.shared_bytes;
-  d["reasons"] = plan.reasons;
-  return d;
 }
 
 void throw_if_failed(const Status& status) {
@@ -122,7 +109,7 @@ class LayerCall {
     throw_if_failed(status);
     py::dict result;
     result["y"] = y, result["h_n"] = h_n, result["c_n"] = c_n, result["saved"] = saved, result["cells"] = cells;
-    result["plan"] = describe(plan);
+    result["plan"] = plan_dict(plan);
     return result;
   }
 
@@ -173,7 +160,7 @@ class LayerCall {
     throw_if_failed(status);
     result["grad_x"] = grad_x, result["grad_h0"] = grad_h0, result["grad_c0"] = grad_c0;
     result["grad_weights"] = grad_weights;
-    result["plan"] = describe(plan);
+    result["plan"] = plan_dict(plan);
     return result;
   }
 
