@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from rnnfast.demo import report
-from rnnfast.demo.text import Corpus, InputError, compressed_bits, entropy_bits, read_text, unigram_bits
+from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, read_text, unigram_bits
 from rnnfast.demo.training import Settings, Trainer, held_out_bits
-
-CHECKPOINT = "checkpoint.pt"
+from rnnfast.runs import CHECKPOINT, new_folder, resumed_folder
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -25,31 +24,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.quick:
         changes = {"steps": 30, "evaluate_every": 15, "hidden": 64, "chunk": 32, "batch": 16} | changes
     return replace(Settings(), **changes)
-
-
-def new_folder(out: Path, name: str | None) -> Path:
-    """runs/<name>; without a name the first free runs/demo-N. Never an existing run's."""
-    if name is not None:
-        folder = out / name
-        if (folder / CHECKPOINT).exists():
-            raise InputError(f"--name {name}: this run exists; add --resume to go on with it, or choose another name")
-    else:
-        folder = next(f for i in range(1, 10**6) if not (f := out / f"demo-{i}").exists())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot make {folder} ({error.strerror})") from None
-    return folder
-
-
-def resumed_folder(out: Path, name: str | None) -> Path:
-    """The named run, or the latest."""
-    if name is not None:
-        return out / name
-    runs = sorted(out.glob(f"*/{CHECKPOINT}"), key=lambda p: p.stat().st_mtime)
-    if not runs:
-        raise InputError(f"--resume: there is no run in {out}")
-    return runs[-1].parent
 
 
 class Interrupt:
@@ -158,7 +132,7 @@ def demo(args: argparse.Namespace) -> int:
             trainer.settings = replace(trainer.settings, steps=args.steps)
         print(f"resuming {folder} at update {trainer.progress.step} of {trainer.settings.steps}")
     else:
-        folder = new_folder(out, args.name)
+        folder = new_folder(out, args.name, (f"demo-{i}" for i in range(1, 10**6)))
         trainer = Trainer(corpus, settings_of(args))
         print(f"training on {corpus.train.numel()} characters, {corpus.symbols} symbols; report in {folder}/")
     try:

@@ -2,12 +2,13 @@
 """`rnnfast train TASK`: read the data, train, judge on the test part, write the report."""
 
 import argparse
+import itertools
 import json
 import math
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import torch
 from rnnfast.demo.run import Interrupt, Stopped
 from rnnfast.demo.text import InputError
 from rnnfast.info import machine_facts
+from rnnfast.runs import new_folder, resumed_folder
 from rnnfast.tasks import plots
 from rnnfast.tasks.arguments import task_class
 from rnnfast.tasks.settings import Settings, Task
-from rnnfast.tasks.training import CHECKPOINT, Trainer, read_checkpoint
+from rnnfast.tasks.training import Trainer, read_checkpoint
 
 RESULTS = "results.json"
 
@@ -38,34 +40,11 @@ def settings_of(args: argparse.Namespace, task: Any) -> Settings:
     return Settings(**values, options=own)
 
 
-def new_folder(out: Path, name: str | None, task: str) -> Path:
-    """OUT/NAME; without a name OUT/<task>-<time>. Never an existing run's.
-
-    Raises:
-        InputError: the run exists, or the folder cannot be made.
-    """
-    folder = out / (name or f"{task}-{time.strftime('%Y%m%d-%H%M%S')}")
-    number = 1
-    while name is None and folder.exists():
-        number += 1
-        folder = out / f"{task}-{time.strftime('%Y%m%d-%H%M%S')}-{number}"
-    if (folder / CHECKPOINT).exists():
-        raise InputError(f"--name {name}: this run exists; add --resume to go on with it, or choose another name")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot make {folder} ({error.strerror})") from None
-    return folder
-
-
-def resumed_folder(out: Path, name: str | None, task: str) -> Path:
-    """The named run, or the task's latest."""
-    if name is not None:
-        return out / name
-    runs = sorted(out.glob(f"{task}-*/{CHECKPOINT}"), key=lambda p: p.stat().st_mtime)
-    if not runs:
-        raise InputError(f"--resume: there is no run of {task} in {out}")
-    return runs[-1].parent
+def unnamed(task: str) -> Iterator[str]:
+    """Names for a run without one: <task>-<time>."""
+    now = f"{task}-{time.strftime('%Y%m%d-%H%M%S')}"
+    yield now
+    yield from (f"{now}-{number}" for number in itertools.count(2))
 
 
 def train(args: argparse.Namespace) -> int:
@@ -87,7 +66,7 @@ def train(args: argparse.Namespace) -> int:
     except ValueError as error:  # what the model refuses: a cell or size that it does not have
         raise InputError(str(error)) from None
     if checkpoint is None:
-        folder = new_folder(out, args.name, args.task)
+        folder = new_folder(out, args.name, unnamed(args.task))
     trainer = Trainer(task, folder)
     if checkpoint is not None:
         trainer.restore(checkpoint)

@@ -13,9 +13,10 @@ import torch
 
 from rnnfast.demo.text import InputError
 from rnnfast.models.base import load
+from rnnfast.runs import CHECKPOINT
 from rnnfast.tasks.settings import Settings, Task
 
-CHECKPOINT, MODEL = "checkpoint.pt", "model.pt"
+MODEL = "model.pt"
 VERSION = 1
 WARM_UP = 50  # updates, at most a twentieth of all
 
@@ -88,15 +89,19 @@ class Trainer:
             value = self.task.validate()
         p = self.progress
         p.validation.append([p.step, value])
-        better = p.best is None or (value > p.best if self.task.higher_is_better else value < p.best)
-        if p.best is not None and not math.isfinite(p.best) and math.isfinite(value):
-            better = True  # a first metric that was not a number must not stay the best
-        if better:
+        if self._is_better(value):
             p.best, p.best_step, p.without_better = value, p.step, 0
             self.task.model.save(self.folder / MODEL)
         else:
             p.without_better += 1
         return value
+
+    def _is_better(self, value: float) -> bool:
+        """Than the best so far. A first metric that is not a number does not stay the best."""
+        best = self.progress.best
+        if best is None or not math.isfinite(best):
+            return best is None or math.isfinite(value)
+        return value > best if self.task.higher_is_better else value < best
 
     def run(self, after_update: Callable[[float, int], None], deadline: float = math.inf) -> str:
         """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
