@@ -41,7 +41,10 @@ LayerResult layer_cpu(const LayerCall& call, bool save) {
     run_forward<double>(call.kind, kernels(), s, held, nullptr, out, keep);
   }
   if (call.options.check) check_states(call, s, out.y, out.cells);
-  if (!save) out.saved = out.cells = at::empty({0}, call.x.options());
+  if (keep && !save) {  // an op's outputs share no storage
+    out.saved = at::empty({0}, call.x.options());
+    out.cells = at::empty({0}, call.x.options());
+  }
   return {out.y, out.h_n, out.c_n, out.saved, out.cells};
 }
 
