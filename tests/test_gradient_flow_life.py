@@ -50,6 +50,7 @@ def test_of_two_calls_in_one_pass_the_first() -> None:
         module(x)[0].sum().backward()
     with gradient_flow(module) as flow:
         (module(x)[0].sum() + module(x[:4])[0].sum()).backward()
+        assert [layer for layer, _ in _C.recorded(module._recorder)] == [1, 0]
     assert flow.reached == [True, True]
     assert torch.equal(flow.dh, alone.dh)
 
