@@ -11,8 +11,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import rnnfast
-from rnnfast import architectures, explain_cuda, fallback, info
+from rnnfast import architectures, explain_cuda, fallback, functional, info
 from rnnfast.ops import _C
+from rnnfast.specs import CELLS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,6 +102,7 @@ DEFAULTS = [
     ((13, 0), [(8, 9), (8, 0), (8, 9)], "8.0;8.9", ""),
     ((12, 4), [(8, 6), (10, 0)], "8.6;9.0+PTX", "10.0"),
     ((12, 8), [(12, 1)], "12.0+PTX", "12.1"),
+    ((12, 8), [(10, 3)], "10.0+PTX", "10.3"),  # 12.0 is known, and no help
     ((13, 0), [(14, 2)], "12.0+PTX", "14.2"),
     ((13, 0), [(7, 0)], "7.5;8.0;9.0;10.0;12.0+PTX", ""),  # not one that the kernels run on
 ]
@@ -173,9 +175,10 @@ def test_fake_tensors_ask_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert compiled(x) is None
-        lstm = rnnfast.LSTM(5, 8, device="meta").to_empty(device="cuda")  # no device here draws random numbers
         monkeypatch.setattr(fallback, "why_no_kernel", why_no_kernel)
-        y, (h_n, _) = lstm(x)
+        weights = [torch.empty(32, 5, device="cuda"), torch.empty(32, 8, device="cuda")]
+        options = {"has_biases": False, "num_layers": 1, "dropout": 0.0, "training": False, "bidirectional": False}
+        y, h_n, _ = functional.run_layers(CELLS["lstm"], x, None, None, None, weights, **options)
         assert (y.shape, h_n.shape, y.device.type) == ((3, 2, 8), (1, 2, 8), "cuda")
     assert taken == [None]
     assert asked == []
