@@ -37,7 +37,6 @@ from torch.utils.cpp_extension import (  # noqa: E402
     BuildExtension,
     CppExtension,
     CUDAExtension,
-    _get_cuda_arch_flags,
     include_paths,
 )
 
@@ -86,7 +85,10 @@ def architectures() -> list[str]:
             os.environ["TORCH_CUDA_ARCH_LIST"], left_out = ARCHITECTURES["default_list"](nvcc_release(), here)
             if left_out:
                 print(f"rnnfast: CUDA kernels: {left_out}")
-        names = ARCHITECTURES["built_for"](_get_cuda_arch_flags())  # torch's own reading: "Hopper", "native", ...
+        # torch's own reading of the list ("Hopper", "native", ...), for which it has no public function.
+        from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+        names = ARCHITECTURES["built_for"](_get_cuda_arch_flags())
     except ValueError as error:
         sys.exit(str(error))
     print(f"rnnfast: CUDA kernels for {', '.join(names)}")
