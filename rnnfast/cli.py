@@ -109,8 +109,8 @@ def _info() -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
     from rnnfast.info import missing_packages
+    from rnnfast.runs import InputError
 
     missing = missing_packages("demo")
     if missing:
@@ -124,8 +124,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
     from rnnfast.info import missing_packages
+    from rnnfast.runs import InputError
 
     missing = missing_packages("demo")
     if missing:
@@ -139,7 +139,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
+    from rnnfast.runs import InputError
     from rnnfast.tasks.run import run
 
     try:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnnfast.demo.text import Corpus, InputError, compressed_bits, entropy_bits, streams, unigram_bits
+from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, streams, unigram_bits
 from rnnfast.demo.training import Settings, Trainer
+from rnnfast.runs import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the quick brown fox jumps over the lazy dog. " * 120

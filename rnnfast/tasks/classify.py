@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rnnfast.base import RNNBase
-from rnnfast.demo.text import InputError
 from rnnfast.diagnostics import gradient_flow
 from rnnfast.models import SequenceClassifier
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_length, in_order, pad_series, pad_symbols

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError, compressed_bits, streams
+from rnnfast.demo.text import compressed_bits, streams
 from rnnfast.models import LanguageModel
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.text import END, UNKNOWN, pydoc_topics, read_characters, read_sentences, split_text
 from rnnfast.tasks.settings import Settings, Task, generator, initialiser
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from rnnfast.demo.text import InputError
 from rnnfast.models.base import load
 from rnnfast.models.spelling import spell
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import finite, shown
 from rnnfast.tasks.data.text import END
 from rnnfast.tasks.lm import joined

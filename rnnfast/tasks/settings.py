@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.init import Init
+from rnnfast.runs import InputError
 from rnnfast.tasks.arguments import INIT_FORM, INITS
 
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.models import SequenceTagger
 from rnnfast.models.spelling import spell
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_budget, by_length, pad_symbols

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.python_source import library_sources, read_python
 from rnnfast.tasks.data.slots import is_slot_folder, part_folders, read_slots
 from rnnfast.tasks.data.split import Parts, by_groups, from_files
