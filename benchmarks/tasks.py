@@ -203,8 +203,8 @@ def table(comparisons: Sequence[Comparison], markdown: bool = False) -> Iterator
     yield ""
     yield (
         "Means over seeds, of the test part's metric with the smallest and the largest. Within spread: the backends' "
-        "means differ by no more than one backend's seeds do. Seconds and items/s of the updates, evaluation not counted; "
-        "updates done by rnnfast, torch."
+        "means differ by no more than one backend's seeds do. Seconds and items/s of the updates, evaluation not "
+        "counted; updates done by rnnfast, torch."
     )
     other = [c.kind for c in comparisons if c.both and not c.same_machine]
     if other:

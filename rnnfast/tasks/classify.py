@@ -24,7 +24,7 @@ from rnnfast.tasks.data.files import listed, shown
 from rnnfast.tasks.data.labelled_text import read_labelled_text
 from rnnfast.tasks.data.split import Parts, from_files, stratified
 from rnnfast.tasks.data.ts import read_ts
-from rnnfast.tasks.settings import Settings, Task, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, initialiser
 
 # Where to start; benchmarks/tasks.py chooses for each cell on the validation part. An IRNN diverges where others are at
 # their best (Le et al. 2015).
@@ -198,11 +198,14 @@ class ClassifyTask(Task):
         }
 
     def data(self) -> dict[str, Any]:
-        """Sizes, labels, and a number that depends on all targets and lengths."""
+        """Sizes, labels, and numbers that depend on all sequences and targets."""
         checksum = sum((i % 8191 + 1) * len(x) for i, x in enumerate(self.inputs["train"]))
         order = torch.arange(len(self.targets["train"])) % 8191 + 1
         checksum += int((self.targets["train"] * order).sum())
-        return self.parts.sizes() | {"labels": list(self.labels.symbols), "checksum": checksum}
+        examples = [e for part in self.parts.sizes() for e in getattr(self.parts, part)]
+        inputs = [e.input if self.series else "\0".join(e.input) for e in examples]
+        content = fingerprint([*inputs, *(e.label for e in examples)])
+        return self.parts.sizes() | {"labels": list(self.labels.symbols), "checksum": checksum, "content": content}
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:
         """Accuracy."""

@@ -178,6 +178,8 @@ def pronounce(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, s
         x = torch.tensor(vocabulary.encode(split(source, extra["source_unit"])))[:, None]
         found = model.beam(x, None, beam, extra["longest"])
         for k in range(args.best):
+            if found.scores[0, k].isneginf():
+                break  # no more than k targets are possible
             target = model.vocabulary["target"].decode(found.symbols[0, k, : int(found.lengths[0, k])])
             yield f"{line.strip()}\t{join(target, extra['target_unit'])}\n"
 

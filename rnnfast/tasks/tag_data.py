@@ -55,9 +55,11 @@ def read_parts(options: Mapping[str, Any], seed: int) -> tuple[str, Parts[Tagged
 
 
 def _python_files(path: Path) -> list[Tagged]:
-    """A file, or all .py files under a folder."""
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    found = [read_python(file) for file in files if not path.is_dir() or file.stat().st_size > 1]
+    """A file, or all .py files under a folder that hold anything (an `__init__.py` need not)."""
+    files = [path]
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*.py")) if file.is_file() and file.read_bytes().strip()]
+    found = [read_python(file) for file in files]
     if not found:
         raise InputError(f"{path}: expected .py files, got none")
     return found

@@ -93,7 +93,10 @@ def train(args: argparse.Namespace) -> int:
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"resuming {folder} at update {trainer.progress.step} of at most {trainer.total}")
-    sizes = ", ".join(f"{k} {v}" for k, v in task.data().items() if isinstance(v, int | str) and k != "checksum")
+    named = (
+        f"{k} {v}" for k, v in trainer.data.items() if isinstance(v, int | str) and k not in ("checksum", "content")
+    )
+    sizes = ", ".join(named)
     parameters = sum(p.numel() for p in task.model.parameters())
     print(f"{args.task}: {sizes}; {settings.cell} on {settings.backend}, {parameters} parameters; report in {folder}/")
     try:
@@ -151,7 +154,7 @@ def report(trainer: Trainer, reason: str) -> None:
     task, p, folder = trainer.task, trainer.progress, trainer.folder
     with torch.no_grad():
         results = task.test(folder)
-    items = sum(1 for _ in p.loss) * task.items() / max(1, len(task.plan(0)))
+    items = len(p.loss) * task.items() / max(1, len(task.plan(0)))
     results |= {
         "metric_name": task.metric,
         "validation": p.best,
@@ -167,7 +170,7 @@ def report(trainer: Trainer, reason: str) -> None:
         "task": task.name,
         "settings": asdict(task.settings),
         "machine": machine_facts(),
-        "data": task.data(),
+        "data": trainer.data,
         "results": results,
         "history": {"loss": thinned(p.loss), "validation": p.validation},
     }

@@ -43,6 +43,7 @@ class Trainer:
     def __init__(self, task: Task, folder: Path) -> None:
         self.task, self.folder, self.settings = task, folder, task.settings
         self.progress = Progress()
+        self.data = task.data()
         s = self.settings
         self.optimizer = torch.optim.AdamW(task.model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
         self.total = max(1, s.epochs * len(task.plan(0)))
@@ -139,7 +140,7 @@ class Trainer:
             "version": VERSION,
             "task": self.task.name,
             "settings": asdict(self.settings),
-            "data": self.task.data(),
+            "data": self.data,
             "progress": asdict(self.progress),
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -155,7 +156,8 @@ class Trainer:
         Raises:
             InputError: it was made with other data.
         """
-        if checkpoint["data"] != self.task.data():
+        # What an older version did not write down cannot differ.
+        if any(self.data.get(key) != value for key, value in checkpoint["data"].items()):
             raise InputError(f"--resume {self.folder}: the data is not what this run was trained on")
         self.progress = Progress(**checkpoint["progress"])
         self.task.model.load_state_dict(checkpoint["model"])

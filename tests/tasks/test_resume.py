@@ -196,8 +196,9 @@ def test_what_may_change(rnnfast: Callable, arguments: dict, data: Path, tmp_pat
     assert moved.code == 0, moved.err
     settings = results(tmp_path / "a")["settings"]
     assert (settings["epochs"], settings["patience"], settings["options"]["text"]) == (3, 7, [str(text)])
-    text.write_text("another text than before, and long enough for all. " * 40)
+    text.write_text(text.read_text()[:-6] + "god.\n")  # of the test part only
     other = rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path, "--text", text)
+    assert other.code == 2
     assert "the data is not what this run was trained on" in other.err
 
 

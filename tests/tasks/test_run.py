@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from rnnfast.cli import main
 from rnnfast.models import LanguageModel, load
 from tests.tasks.conftest import results
+from tests.tasks.test_train import CASES, check_answer, needs
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -86,6 +88,47 @@ def test_files_that_are_no_models(rnnfast: Callable, data: Path, tmp_path: Path)
     found = rnnfast("run", tmp_path / "other.pt")
     assert found.code == 2
     assert "expected a model of rnnfast train" in found.err
+
+
+class Dialogue:
+    """stdin whose next line is only asked for when the answer to the one before can be read from stdout's pipe."""
+
+    def __init__(self, lines: list[str], pipe: int) -> None:
+        self.lines, self.pipe = lines, pipe
+        self.asked = 0
+        self.answers: list[str] = []
+        self.buffer = self
+        os.set_blocking(pipe, False)
+
+    def readline(self) -> bytes:
+        if self.asked:
+            try:
+                self.answers.append(os.read(self.pipe, 1 << 16).decode())
+            except BlockingIOError:
+                self.answers.append("")
+        self.asked += 1
+        return f"{self.lines.pop(0)}\n".encode() if self.lines else b""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_task_answers_each_line_at_once(
+    case: str, rnnfast: Callable, trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stdout is a pipe, so that Python holds back what is not flushed."""
+    line, _, package = CASES[case]
+    needs(package)
+    folder = trained(case)
+    read, write = os.pipe()
+    dialogue = Dialogue([line] * 2, read)
+    with open(read, "rb"), open(write, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stdin", dialogue)
+        assert main(["run", str(folder), "--length", "5"]) == 0
+        monkeypatch.undo()
+    assert len(dialogue.answers) == 2
+    for answer in dialogue.answers:
+        assert answer.endswith("\n")
+        check_answer(case, line, answer.splitlines()[0])
 
 
 def test_answers_come_one_by_one_and_a_closed_pipe_is_quiet(trained: Callable, tmp_path: Path) -> None:
