@@ -15,7 +15,7 @@ import torch
 
 from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, streams, unigram_bits
 from rnnfast.demo.training import Settings, Trainer
-from rnnfast.runs import InputError
+from rnnfast.runs import InputError, resumed_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the quick brown fox jumps over the lazy dog. " * 120
@@ -73,6 +73,9 @@ def test_demo_quick(tmp_path: Path) -> None:
     assert report["results"]["race"]["ratio"] > 0
     assert (tmp_path / "a/loss.png").read_bytes().startswith(b"\x89PNG")
     assert rnnfast(*args).returncode == 2  # an existing run is never overwritten
+    other = rnnfast(*args, "--resume", "--hidden", "32")
+    assert other.returncode == 2
+    assert "got hidden 32 where it has 64; only --steps and --minutes may change" in other.stderr
     (tmp_path / "a/checkpoint.pt").write_bytes(b"damaged")
     damaged = rnnfast(*args, "--resume")
     assert damaged.returncode == 2
@@ -114,6 +117,18 @@ def test_training_learns_and_repeats() -> None:
         results.append(trainer.progress)
     assert results[0].loss_bits == results[1].loss_bits
     assert results[0].best_bits < 0.7 * unigram_bits(corpus.train, corpus.held_out, corpus.symbols)
+
+
+def test_the_latest_run_is_one_of_its_kind(tmp_path: Path) -> None:
+    for age, name in enumerate(("tag-2", "demo-9", "demo-1", "lm-3", "named")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.pt").write_bytes(b"")
+        os.utime(tmp_path / name / "checkpoint.pt", (1000 - age, 1000 - age))
+    assert resumed_folder(tmp_path, None, "demo") == tmp_path / "demo-9"
+    assert resumed_folder(tmp_path, None, "lm") == tmp_path / "lm-3"
+    assert resumed_folder(tmp_path, "named", "lm") == tmp_path / "named"
+    with pytest.raises(InputError, match="there is no run of seq2seq in"):
+        resumed_folder(tmp_path, None, "seq2seq")
 
 
 def test_checkpoint_of_another_text(tmp_path: Path) -> None:
