@@ -108,17 +108,19 @@ class ClassifyTask(Task):
 
     def _check(self) -> None:
         """One kind of input throughout, and no label that training has not seen."""
-        where = self.parts.test_source or "test part"
+        names = {"valid": "validation part", "test": self.parts.test_source or "test part"}
         for part in ("train", "valid", "test"):
-            for example in getattr(self.parts, part):
+            for number, example in enumerate(getattr(self.parts, part), 1):
                 x = example.input
                 if isinstance(x, Tensor) != self.series or (
                     self.series and x.shape[1] != self.parts.train[0].input.shape[1]
                 ):
-                    raise InputError(f"{part} part: expected sequences like those of the training part, got other ones")
+                    raise InputError(
+                        f"{part} part, sequence {number}: expected one like those of the training part, got another"
+                    )
                 if example.label not in self.labels:
                     raise InputError(
-                        f"{where if part == 'test' else 'validation part'}: expected a label of the training part "
+                        f"{names[part]}, sequence {number}: expected a label of the training part "
                         f"({listed(self.labels.symbols)}), got {shown(example.label)}"
                     )
 

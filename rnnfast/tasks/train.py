@@ -174,7 +174,7 @@ def report(trainer: Trainer, reason: str) -> None:
         "results": results,
         "history": {"loss": thinned(p.loss), "validation": p.validation},
     }
-    text = json.dumps(rounded(document), indent=1, ensure_ascii=False)
+    text = json.dumps(rounded(document), indent=1, ensure_ascii=False, allow_nan=False)
     # Lists of numbers on one line: a page that can be read.
     text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), text)
     (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
@@ -187,9 +187,9 @@ def report(trainer: Trainer, reason: str) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """The same with numbers of seven digits."""
+    """The same with numbers of seven digits; None for what JSON has no number for: infinities, NaN."""
     if isinstance(value, float):
-        return float(f"{value:.7g}")
+        return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: rounded(v) for key, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list | tuple) else value

@@ -15,6 +15,7 @@ from rnnfast.tasks import seq2seq
 from rnnfast.tasks.arguments import INITS
 from rnnfast.tasks.settings import Settings, fingerprint, initialiser
 from rnnfast.tasks.tag_data import read_parts
+from rnnfast.tasks.train import rounded
 from rnnfast.tasks.training import Trainer
 from tests.tasks.conftest import TINY, results
 
@@ -126,8 +127,8 @@ def test_the_default_data(rnnfast: Callable, tmp_path: Path) -> None:
         (("classify", "--data", "x.ts", "--cell", "none", "--init", "irnn"), "expected a recurrent --cell, got none"),
         (("classify", "--data", "reviews.tsv", "--train", "reviews.tsv"), "either --data or --train"),
         (("classify", "--valid", "x.ts"), "expected --train with them"),
-        (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv: expected a label of the"),
-        (("classify", "--train", "x.ts", "--test", "other.tsv"), "test part: expected sequences like"),
+        (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv, sequence 1: expected a label"),
+        (("classify", "--train", "x.ts", "--test", "other.tsv"), "test part, sequence 1: expected one like"),
         (("classify", "--data", "x.ts", "--cell", "none", "--aggregation", "last"), "has no last state"),
         (("tag", "--train", "x.bio", "--test", "new.bio"), "new.bio, sentence 1: expected labels of"),
         (("tag", "--data", "x.conllu", "--column", "POS"), "--column POS"),
@@ -224,6 +225,11 @@ def test_a_limit_of_pairs_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen = [int(word[1:]) for part in (parts.train, parts.valid, parts.test) for word, _ in part]
         assert len(set(chosen)) == len(chosen) == want
         assert max(chosen) >= 100 - -(-100 // limit)
+
+
+def test_results_are_json_whatever_the_figures() -> None:
+    found = rounded({"a": [1 / 3, float("inf")], "b": {"c": float("nan"), "d": 2}, "e": "inf"})
+    assert found == {"a": [0.3333333, None], "b": {"c": None, "d": 2}, "e": "inf"}
 
 
 def test_a_fingerprint_depends_on_everything() -> None:
