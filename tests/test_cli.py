@@ -18,11 +18,13 @@ from rnnfast.demo.training import Settings, Trainer
 from rnnfast.runs import InputError, resumed_folder
 
 ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the models are tiny, and the machine may be busy
 TEXT = "the quick brown fox jumps over the lazy dog. " * 120
 
 
 def rnnfast(*args: str, **kwargs) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rnnfast", *args]
+    kwargs = {"env": ENVIRONMENT} | kwargs
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, **kwargs)
 
 
@@ -53,7 +55,7 @@ def test_info() -> None:
 def test_bad_arguments(args: list[str], words: str, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "binary.bin").write_bytes(b"\xff\xfe" * 5000)
-    result = rnnfast(*args, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    result = rnnfast(*args, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
     assert result.returncode == 2, result
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -92,6 +94,7 @@ def test_interrupt_and_resume(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "cut/checkpoint.pt").exists() and time.monotonic() < deadline:

@@ -159,6 +159,22 @@ def test_a_model_of_the_time_limit_is_judged_but_not_kept(
     assert (tmp_path / "a/model.pt").read_bytes() != late
 
 
+def test_a_limit_at_an_epochs_end_evaluates_once(
+    rnnfast: Callable, trained: Callable, arguments: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*arguments["lm"], "--out", tmp_path, "--name", "a")
+    (epoch, _), (last, _) = results(trained("lm"))["history"]["validation"]
+    scores = iter([3.0, 2.0])  # no third
+    monkeypatch.setattr("rnnfast.tasks.lm.LanguageTask.validate", lambda _: next(scores))
+    monkeypatch.setattr(training, "time", Clock(epoch))
+    assert rnnfast("train", *words, "--minutes", "1").code == 0
+    assert results(tmp_path / "a")["history"]["validation"] == [[epoch, 3.0]]
+    assert results(tmp_path / "a")["results"]["stopped_by"] == "time limit"
+    monkeypatch.setattr(training, "time", time)
+    assert rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path).code == 0
+    assert results(tmp_path / "a")["history"]["validation"] == [[epoch, 3.0], [last, 2.0]]
+
+
 @pytest.mark.parametrize(
     ("case", "words", "message"),
     [
@@ -200,7 +216,7 @@ def test_what_may_change(rnnfast: Callable, arguments: dict, data: Path, tmp_pat
     assert moved.code == 0, moved.err
     settings = results(tmp_path / "a")["settings"]
     assert (settings["epochs"], settings["patience"], settings["options"]["text"]) == (3, 7, [str(text)])
-    text.write_text(text.read_text()[:-6] + "god.\n")  # of the test part only
+    text.write_text(text.read_text()[:-5] + "god.\n")  # of the test part only
     other = rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path, "--text", text)
     assert other.code == 2
     assert "the data is not what this run was trained on" in other.err
