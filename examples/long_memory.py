@@ -13,9 +13,8 @@ from typing import Any
 from adding_problem import BASELINE, CLIPS, RECIPES, TARGET, Run, Settings, write_json
 
 from rnnfast.demo.report import smooth
-from rnnfast.demo.run import Interrupt
-from rnnfast.demo.text import InputError
 from rnnfast.info import missing_packages
+from rnnfast.runs import InputError, Interrupt
 
 LENGTHS = (150, 200, 300, 400)
 CHECKPOINT_EVERY = 200  # updates

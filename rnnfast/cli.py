@@ -65,7 +65,7 @@ def _parser(task: str | None = None) -> argparse.ArgumentParser:
     demo.add_argument("--text", metavar="FILE", help="UTF-8 text to learn (default: Python's documentation)")
     demo.add_argument("--name", help="of the run's folder (default: demo-N)")
     demo.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
-    demo.add_argument("--resume", action="store_true", help="go on with the run NAME, or the latest one")
+    demo.add_argument("--resume", action="store_true", help="go on with the run NAME, or the latest demo-N")
     demo.add_argument("--quick", action="store_true", help="a tiny model for a few seconds")
     demo.add_argument("--minutes", type=number, default=2.3, help="time limit of the training (default: 2.3)")
     demo.add_argument("--seed", type=int, help="of parameters and dropout (default: 0)")
@@ -109,8 +109,8 @@ def _info() -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
     from rnnfast.info import missing_packages
+    from rnnfast.runs import InputError
 
     missing = missing_packages("demo")
     if missing:
@@ -124,8 +124,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
     from rnnfast.info import missing_packages
+    from rnnfast.runs import InputError
 
     missing = missing_packages("demo")
     if missing:
@@ -139,7 +139,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from rnnfast.demo.text import InputError
+    from rnnfast.runs import InputError
     from rnnfast.tasks.run import run
 
     try:

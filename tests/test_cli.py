@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnnfast.demo.text import Corpus, InputError, compressed_bits, entropy_bits, streams, unigram_bits
+from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, streams, unigram_bits
 from rnnfast.demo.training import Settings, Trainer
+from rnnfast.runs import InputError, resumed_folder
 
 ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the models are tiny, and the machine may be busy
 TEXT = "the quick brown fox jumps over the lazy dog. " * 120
 
 
 def rnnfast(*args: str, **kwargs) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rnnfast", *args]
+    kwargs = {"env": ENVIRONMENT} | kwargs
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, **kwargs)
 
 
@@ -52,7 +55,7 @@ def test_info() -> None:
 def test_bad_arguments(args: list[str], words: str, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "binary.bin").write_bytes(b"\xff\xfe" * 5000)
-    result = rnnfast(*args, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    result = rnnfast(*args, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
     assert result.returncode == 2, result
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -72,6 +75,9 @@ def test_demo_quick(tmp_path: Path) -> None:
     assert report["results"]["race"]["ratio"] > 0
     assert (tmp_path / "a/loss.png").read_bytes().startswith(b"\x89PNG")
     assert rnnfast(*args).returncode == 2  # an existing run is never overwritten
+    other = rnnfast(*args, "--resume", "--hidden", "32")
+    assert other.returncode == 2
+    assert "got hidden 32 where it has 64; only --steps and --minutes may change" in other.stderr
     (tmp_path / "a/checkpoint.pt").write_bytes(b"damaged")
     damaged = rnnfast(*args, "--resume")
     assert damaged.returncode == 2
@@ -88,6 +94,7 @@ def test_interrupt_and_resume(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "cut/checkpoint.pt").exists() and time.monotonic() < deadline:
@@ -113,6 +120,18 @@ def test_training_learns_and_repeats() -> None:
         results.append(trainer.progress)
     assert results[0].loss_bits == results[1].loss_bits
     assert results[0].best_bits < 0.7 * unigram_bits(corpus.train, corpus.held_out, corpus.symbols)
+
+
+def test_the_latest_run_is_one_of_its_kind(tmp_path: Path) -> None:
+    for age, name in enumerate(("tag-2", "demo-9", "demo-1", "lm-3", "named")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.pt").write_bytes(b"")
+        os.utime(tmp_path / name / "checkpoint.pt", (1000 - age, 1000 - age))
+    assert resumed_folder(tmp_path, None, "demo") == tmp_path / "demo-9"
+    assert resumed_folder(tmp_path, None, "lm") == tmp_path / "lm-3"
+    assert resumed_folder(tmp_path, "named", "lm") == tmp_path / "named"
+    with pytest.raises(InputError, match="there is no run of seq2seq in"):
+        resumed_folder(tmp_path, None, "seq2seq")
 
 
 def test_checkpoint_of_another_text(tmp_path: Path) -> None:

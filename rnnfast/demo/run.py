@@ -2,12 +2,10 @@
 """`rnnfast demo`: train, judge on held-out text, sample, race torch.nn.LSTM, write the report."""
 
 import argparse
-import signal
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ import torch
 from rnnfast.demo import report
 from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, read_text, unigram_bits
 from rnnfast.demo.training import Settings, Trainer, held_out_bits
-from rnnfast.runs import CHECKPOINT, new_folder, resumed_folder
+from rnnfast.runs import CHECKPOINT, Interrupt, Stopped, check_same, new_folder, resumed_folder
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -24,29 +22,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.quick:
         changes = {"steps": 30, "evaluate_every": 15, "hidden": 64, "chunk": 32, "batch": 16} | changes
     return replace(Settings(), **changes)
-
-
-class Interrupt:
-    """Turns Ctrl-C into a request that the training loop sees between two updates, so no update is lost."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> "Interrupt":
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.asked:  # twice: the user means it
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-class Stopped(Exception):
-    """Ctrl-C during training."""
 
 
 def train(trainer: Trainer, folder: Path, minutes: float) -> None:
@@ -126,8 +101,11 @@ def demo(args: argparse.Namespace) -> int:
     out = Path(args.out)
     corpus = Corpus.of(read_text(Path(args.text) if args.text else None))
     if args.resume:
-        folder = resumed_folder(out, args.name)
+        folder = resumed_folder(out, args.name, "demo")
         trainer = Trainer.load(folder / CHECKPOINT, corpus)
+        saved = asdict(trainer.settings)
+        given = {k: v for k in saved if k != "steps" and (v := getattr(args, k, None)) is not None}
+        check_same(folder, given, saved, "--steps and --minutes")
         if args.steps is not None:
             trainer.settings = replace(trainer.settings, steps=args.steps)
         print(f"resuming {folder} at update {trainer.progress.step} of {trainer.settings.steps}")

@@ -11,12 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rnnfast.runs import InputError
+
 MIN_CHARACTERS = 2000
 HELD_OUT = 0.1  # the last tenth
-
-
-class InputError(Exception):
-    """A bad argument or file; the message is one line for the user."""
 
 
 def read_text(path: Path | None) -> str:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnfast.demo.text import Corpus, InputError, streams
+from rnnfast.demo.text import Corpus, streams
 from rnnfast.models import LanguageModel
+from rnnfast.runs import InputError
 
 LN2 = math.log(2)
 CHECKPOINT_VERSION = 1

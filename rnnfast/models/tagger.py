@@ -237,6 +237,12 @@ class SequenceTagger(Model):
         letters = None
         if spelling is not None:
             ids, counts = spelling
+            fits = ids.dim() == 3 and ids.shape[:2] == counts.shape == x.shape[:2]
+            if self.spelling is not None and not fits:
+                raise ValueError(
+                    f"{who}: spelling: expected characters [{len(x)}, {x.shape[1]}, C] and lengths "
+                    f"{list(x.shape[:2])}, got {list(ids.shape)} and {list(counts.shape)}"
+                )
             letters = (rows(pack(who, ids, lengths, 3)[0]), rows(pack(who, counts, lengths, 2)[0]))
         steps = self._inputs(who, steps, letters, drop=True)
         intents = None

@@ -131,7 +131,7 @@ def _common(parser: argparse.ArgumentParser, defaults: Any) -> None:
     parser.add_argument("--threads", type=whole(), metavar="N", help="of the processor")
     parser.add_argument("--name", help="of the run's folder (default: TASK-time)")
     parser.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: runs)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run NAME, or the task's latest one")
+    parser.add_argument("--resume", action="store_true", help="go on with the run NAME, or the latest TASK-time")
 
 
 def add_files(parser: argparse.ArgumentParser, kind: str, text: str) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rnnfast.base import RNNBase
-from rnnfast.demo.text import InputError
 from rnnfast.diagnostics import gradient_flow
 from rnnfast.models import SequenceClassifier
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_length, in_order, pad_series, pad_symbols
@@ -24,7 +24,7 @@ from rnnfast.tasks.data.files import listed, shown
 from rnnfast.tasks.data.labelled_text import read_labelled_text
 from rnnfast.tasks.data.split import Parts, from_files, stratified
 from rnnfast.tasks.data.ts import read_ts
-from rnnfast.tasks.settings import Settings, Task, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, initialiser
 
 # Where to start; benchmarks/tasks.py chooses for each cell on the validation part. An IRNN diverges where others are at
 # their best (Le et al. 2015).
@@ -108,17 +108,19 @@ class ClassifyTask(Task):
 
     def _check(self) -> None:
         """One kind of input throughout, and no label that training has not seen."""
-        where = self.parts.test_source or "test part"
+        names = {"valid": "validation part", "test": self.parts.test_source or "test part"}
         for part in ("train", "valid", "test"):
-            for example in getattr(self.parts, part):
+            for number, example in enumerate(getattr(self.parts, part), 1):
                 x = example.input
                 if isinstance(x, Tensor) != self.series or (
                     self.series and x.shape[1] != self.parts.train[0].input.shape[1]
                 ):
-                    raise InputError(f"{part} part: expected sequences like those of the training part, got other ones")
+                    raise InputError(
+                        f"{part} part, sequence {number}: expected one like those of the training part, got another"
+                    )
                 if example.label not in self.labels:
                     raise InputError(
-                        f"{where if part == 'test' else 'validation part'}: expected a label of the training part "
+                        f"{names[part]}, sequence {number}: expected a label of the training part "
                         f"({listed(self.labels.symbols)}), got {shown(example.label)}"
                     )
 
@@ -198,11 +200,14 @@ class ClassifyTask(Task):
         }
 
     def data(self) -> dict[str, Any]:
-        """Sizes, labels, and a number that depends on all targets and lengths."""
+        """Sizes, labels, and numbers that depend on all sequences and targets."""
         checksum = sum((i % 8191 + 1) * len(x) for i, x in enumerate(self.inputs["train"]))
         order = torch.arange(len(self.targets["train"])) % 8191 + 1
         checksum += int((self.targets["train"] * order).sum())
-        return self.parts.sizes() | {"labels": list(self.labels.symbols), "checksum": checksum}
+        examples = [e for part in self.parts.sizes() for e in getattr(self.parts, part)]
+        inputs = [e.input if self.series else "\0".join(e.input) for e in examples]
+        content = fingerprint([*inputs, *(e.label for e in examples)])
+        return self.parts.sizes() | {"labels": list(self.labels.symbols), "checksum": checksum, "content": content}
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:
         """Accuracy."""

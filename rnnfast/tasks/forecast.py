@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.models import Forecaster
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import number
 from rnnfast.tasks.data.series import read_column
 from rnnfast.tasks.data.sunspots import SEASON, sunspots
-from rnnfast.tasks.settings import Settings, Task, generator, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, generator, initialiser
 
 VARY = 2.0  # sunspots: the cycles of the last 60 years are larger than those before
 
@@ -67,13 +67,15 @@ class ForecastTask(Task):
         self.horizon = o["horizon"]
         self.vary = o["vary"] or (1.0 if o.get("data") else VARY)
         n, test, valid = len(self.values), o["test_length"], o["valid_length"]
-        self.window = min(o["window"], n - test - valid)
         least = max(2 * self.season, self.horizon + 2)
-        if self.window < least or min(test, valid) < self.horizon:
+        if n - test - valid < least or min(test, valid) < self.horizon:
             raise InputError(
                 f"series of {n} values: expected at least {least} of training, and validation ({valid}) and test "
                 f"({test}) of at least the horizon ({self.horizon}); see --test-length, --valid-length, --horizon"
             )
+        if o["window"] < self.horizon + 2:
+            raise InputError(f"--window {o['window']}: expected at least {self.horizon + 2}, two more than the horizon")
+        self.window = min(o["window"], n - test - valid)
         self.test_begin, self.valid_begin = n - test, n - test - valid
         self.series = torch.tensor(self.values)[:, None, None]  # [T, 1, 1]
         torch.manual_seed(settings.seed)
@@ -155,8 +157,10 @@ class ForecastTask(Task):
         return results
 
     def data(self) -> dict[str, Any]:
-        """Sizes and sum."""
-        return {"values": len(self.values), "test": len(self.values) - self.test_begin, "sum": sum(self.values)}
+        """Sizes, and numbers that depend on all values."""
+        content = fingerprint([torch.tensor(self.values, dtype=torch.float64)])
+        sizes = {"values": len(self.values), "test": len(self.values) - self.test_begin}
+        return sizes | {"sum": sum(self.values), "content": content}
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:
         """MASE of all."""

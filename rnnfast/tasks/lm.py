@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError, compressed_bits, streams
+from rnnfast.demo.text import compressed_bits, streams
 from rnnfast.models import LanguageModel
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.text import END, UNKNOWN, pydoc_topics, read_characters, read_sentences, split_text
-from rnnfast.tasks.settings import Settings, Task, generator, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, generator, initialiser
 
 LN2 = math.log(2)
 
@@ -157,10 +158,12 @@ class LanguageTask(Task):
         )
 
     def data(self) -> dict[str, Any]:
-        """Sizes, and a number that depends on every symbol."""
+        """Sizes, and numbers that depend on every symbol."""
         sizes = {"train": self.train.numel(), "valid": self.valid.numel(), "test": self.held_out.numel()}
         position = torch.arange(self.train.numel()) % 8191 + 1
-        return sizes | {"symbols": len(self.vocabulary), "checksum": int((self.train * position).sum())}
+        content = fingerprint([*self.vocabulary.symbols, self.train, self.valid, self.held_out])
+        checksum = int((self.train * position).sum())
+        return sizes | {"symbols": len(self.vocabulary), "checksum": checksum, "content": content}
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:
         """Sample and figures."""

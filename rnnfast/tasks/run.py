@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from rnnfast.demo.text import InputError
 from rnnfast.models.base import load
 from rnnfast.models.spelling import spell
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import finite, shown
 from rnnfast.tasks.data.text import END
 from rnnfast.tasks.lm import joined
@@ -178,6 +178,8 @@ def pronounce(model: Any, args: argparse.Namespace, lines: Iterator[tuple[int, s
         x = torch.tensor(vocabulary.encode(split(source, extra["source_unit"])))[:, None]
         found = model.beam(x, None, beam, extra["longest"])
         for k in range(args.best):
+            if found.scores[0, k].isneginf():
+                break  # no more than k targets are possible
             target = model.vocabulary["target"].decode(found.symbols[0, k, : int(found.lengths[0, k])])
             yield f"{line.strip()}\t{join(target, extra['target_unit'])}\n"
 

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.models import Seq2Seq
 from rnnfast.models.vocabulary import END, START, Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_length, in_order, pad_symbols
 from rnnfast.tasks.data.pairs import read_pairs
 from rnnfast.tasks.data.pronunciations import pronunciations
 from rnnfast.tasks.data.split import Parts, by_groups, from_files
-from rnnfast.tasks.settings import Settings, Task, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, initialiser
 
 VALIDATED = 1000  # validation inputs that are decoded at each evaluation
 
@@ -84,8 +84,8 @@ class Seq2SeqTask(Task):
         if o.get("valid") or o.get("test"):
             raise InputError("--valid and --test: expected --train with them")
         pairs = pronunciations()
-        if o["limit"]:  # spread over the alphabet
-            pairs = pairs[:: max(1, len(pairs) // o["limit"])]
+        if o["limit"] and o["limit"] < len(pairs):  # spread over the alphabet
+            pairs = [pairs[i * len(pairs) // o["limit"]] for i in range(o["limit"])]
         return by_groups(pairs, lambda pair: pair[0], seed, valid=0.02, test=0.1)
 
     def _references(self, pairs: Sequence[tuple[str, str]]) -> dict[str, list[list[str]]]:
@@ -156,10 +156,12 @@ class Seq2SeqTask(Task):
         plots.attention_maps(path, maps)
 
     def data(self) -> dict[str, Any]:
-        """Sizes, and a number that depends on all lengths."""
+        """Sizes, and numbers that depend on all pairs."""
         checksum = sum((i % 8191 + 1) * n for i, n in enumerate(self.lengths))
+        pairs = [pair for part in self.parts.sizes() for pair in getattr(self.parts, part)]
         return self.parts.sizes() | {
             "source_symbols": len(self.source), "target_symbols": len(self.target), "checksum": checksum,
+            "content": fingerprint(text for pair in pairs for text in pair),
         }  # fmt: skip
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:

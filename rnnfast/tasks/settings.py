@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What decides a run's numbers, and what a task must say for the training loop to run it."""
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.init import Init
+from rnnfast.runs import InputError
 from rnnfast.tasks.arguments import INIT_FORM, INITS
 
 
@@ -88,6 +89,15 @@ class Task(ABC):
         """Takes up what carry() gave."""
         if carry:
             raise ValueError(f"{self.name}: expected nothing to carry, got {len(carry)} tensors")
+
+
+def fingerprint(pieces: Iterable[str | Tensor]) -> int:
+    """A number that depends on all characters and values, and on where one piece ends (CRC-32)."""
+    found = 0
+    for piece in pieces:
+        content = piece.encode() if isinstance(piece, str) else piece.contiguous().numpy().tobytes()
+        found = zlib.crc32(content, zlib.crc32(len(content).to_bytes(8, "little"), found))
+    return found
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
 from rnnfast.models import SequenceTagger
 from rnnfast.models.spelling import spell
 from rnnfast.models.vocabulary import Vocabulary
+from rnnfast.runs import InputError
 from rnnfast.tasks import metrics, plots
 from rnnfast.tasks.arguments import add_files
 from rnnfast.tasks.batches import by_budget, by_length, pad_symbols
-from rnnfast.tasks.data.files import listed, shown
+from rnnfast.tasks.data.files import listed, package, shown
 from rnnfast.tasks.data.tagged import Tagged
-from rnnfast.tasks.settings import Settings, Task, initialiser
+from rnnfast.tasks.settings import Settings, Task, fingerprint, initialiser
 from rnnfast.tasks.tag_data import FORMATS, read_parts
 
 RARE = 0.3  # the probability of reading a word that occurs once as the unknown one, so that this one is learned
@@ -66,6 +66,8 @@ class TagTask(Task):
         self.labels = Vocabulary.build((s.labels for s in train), padding=None, unknown=None)
         self.intents = Vocabulary.build(([s.intent or ""] for s in train), padding=None, unknown=None)
         self._check()
+        if self.metric == "entity F1":
+            package("seqeval.metrics", "the entity F1")  # says that it is not installed before an epoch is trained
         self.words = Vocabulary.build(s.tokens for s in train)
         counts: dict[str, int] = {}
         for s in train:
@@ -189,7 +191,7 @@ class TagTask(Task):
         return results
 
     def data(self) -> dict[str, Any]:
-        """Sizes, and a number that depends on all tokens and labels."""
+        """Sizes, and numbers that depend on all tokens and labels."""
         checksum = 0
         for i, s in enumerate(self.segments):
             total = sum(self.words.encode(s.tokens)) + sum(self.labels.encode(s.labels))
@@ -197,7 +199,11 @@ class TagTask(Task):
         tokens = {
             f"{part}_tokens": sum(len(s.tokens) for s in getattr(self.parts, part)) for part in self.parts.sizes()
         }
-        return {"format": self.format} | self.parts.sizes() | tokens | {"checksum": checksum}
+        sentences = (s for part in self.parts.sizes() for s in getattr(self.parts, part))
+        content = fingerprint(
+            text for s in sentences for text in (*map("\0".join, (s.tokens, s.labels)), s.intent or "")
+        )
+        return {"format": self.format} | self.parts.sizes() | tokens | {"checksum": checksum, "content": content}
 
     def summary(self, results: Mapping[str, Any]) -> list[str]:
         """The figures."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.python_source import library_sources, read_python
 from rnnfast.tasks.data.slots import is_slot_folder, part_folders, read_slots
 from rnnfast.tasks.data.split import Parts, by_groups, from_files
@@ -55,9 +55,11 @@ def read_parts(options: Mapping[str, Any], seed: int) -> tuple[str, Parts[Tagged
 
 
 def _python_files(path: Path) -> list[Tagged]:
-    """A file, or all .py files under a folder."""
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    found = [read_python(file) for file in files if not path.is_dir() or file.stat().st_size > 1]
+    """A file, or all .py files under a folder that hold anything (an `__init__.py` need not)."""
+    files = [path]
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*.py")) if file.is_file() and file.read_bytes().strip()]
+    found = [read_python(file) for file in files]
     if not found:
         raise InputError(f"{path}: expected .py files, got none")
     return found

@@ -15,16 +15,19 @@ from typing import Any
 
 import torch
 
-from rnnfast.demo.run import Interrupt, Stopped
-from rnnfast.demo.text import InputError
 from rnnfast.info import machine_facts
-from rnnfast.runs import new_folder, resumed_folder
+from rnnfast.runs import InputError, Interrupt, Stopped, check_same, new_folder, resumed_folder
 from rnnfast.tasks import plots
 from rnnfast.tasks.arguments import task_class
 from rnnfast.tasks.settings import Settings, Task
 from rnnfast.tasks.training import Trainer, read_checkpoint
 
 RESULTS = "results.json"
+# What may change when a run goes on: how long it trains, and where the files that it was given lie now (what they hold
+# is compared with what it was trained on).
+LATER = ("epochs", "patience")
+FILES = ("data", "train", "valid", "test", "text")
+MAY_CHANGE = "--epochs, --patience, --minutes, --threads and where its files lie"
 
 
 def settings_of(args: argparse.Namespace, task: Any) -> Settings:
@@ -33,11 +36,32 @@ def settings_of(args: argparse.Namespace, task: Any) -> Settings:
     common = {f.name for f in fields(Settings)} - {"options"}
     values = {k: v for k, v in task.defaults.items() if k in common} | {k: v for k, v in given.items() if k in common}
     own = {k: v for k, v in task.defaults.items() if k not in common}
-    own |= {k: given[k] for k in ("data", "train", "valid", "test", "text", *own) if k in given}
+    own |= {k: given[k] for k in (*FILES, *own) if k in given}
     if values.get("learning_rate") is None:
         rates = sys.modules[task.__module__].RATES
         values["learning_rate"] = rates[values.get("cell", Settings.cell)]
     return Settings(**values, options=own)
+
+
+def resumed_settings(args: argparse.Namespace, folder: Path, checkpoint: dict[str, Any]) -> Settings:
+    """The settings of a run that goes on: its own, with what the command line may change.
+
+    Raises:
+        InputError: an option that contradicts the run's; fewer epochs than it has begun.
+    """
+    saved: Settings = checkpoint["settings"]
+    given = {k: v for k, v in vars(args).items() if v is not None}
+    own = asdict(saved) | saved.options
+    moved = {k: given[k] for k in FILES if k in given and own.get(k) is not None}
+    fixed = {k: v for k, v in given.items() if (k in own or k in FILES) and k not in LATER and k not in moved}
+    check_same(folder, fixed, own, MAY_CHANGE)
+    later = {k: given[k] for k in LATER if k in given}
+    begun = checkpoint["progress"]["epoch"] + (checkpoint["progress"]["batch"] > 0)
+    if later.get("epochs", begun) < begun:
+        raise InputError(
+            f"--resume {folder}: --epochs {later['epochs']}: expected at least the {begun} that it has begun"
+        )
+    return replace(saved, **later, options=saved.options | moved)
 
 
 def unnamed(task: str) -> Iterator[str]:
@@ -56,9 +80,7 @@ def train(args: argparse.Namespace) -> int:
     if args.resume:
         folder = resumed_folder(out, args.name, args.task)
         checkpoint = read_checkpoint(folder, args.task)
-        settings = checkpoint["settings"]
-        later = {k: v for k in ("epochs", "patience") if (v := getattr(args, k)) is not None}
-        settings = replace(settings, **later)
+        settings = resumed_settings(args, folder, checkpoint)
     else:
         settings = settings_of(args, chosen)
     try:
@@ -71,7 +93,10 @@ def train(args: argparse.Namespace) -> int:
     if checkpoint is not None:
         trainer.restore(checkpoint)
         print(f"resuming {folder} at update {trainer.progress.step} of at most {trainer.total}")
-    sizes = ", ".join(f"{k} {v}" for k, v in task.data().items() if isinstance(v, int | str) and k != "checksum")
+    named = (
+        f"{k} {v}" for k, v in trainer.data.items() if isinstance(v, int | str) and k not in ("checksum", "content")
+    )
+    sizes = ", ".join(named)
     parameters = sum(p.numel() for p in task.model.parameters())
     print(f"{args.task}: {sizes}; {settings.cell} on {settings.backend}, {parameters} parameters; report in {folder}/")
     try:
@@ -129,7 +154,7 @@ def report(trainer: Trainer, reason: str) -> None:
     task, p, folder = trainer.task, trainer.progress, trainer.folder
     with torch.no_grad():
         results = task.test(folder)
-    items = sum(1 for _ in p.loss) * task.items() / max(1, len(task.plan(0)))
+    items = len(p.loss) * task.items() / max(1, len(task.plan(0)))
     results |= {
         "metric_name": task.metric,
         "validation": p.best,
@@ -145,11 +170,11 @@ def report(trainer: Trainer, reason: str) -> None:
         "task": task.name,
         "settings": asdict(task.settings),
         "machine": machine_facts(),
-        "data": task.data(),
+        "data": trainer.data,
         "results": results,
         "history": {"loss": thinned(p.loss), "validation": p.validation},
     }
-    text = json.dumps(rounded(document), indent=1, ensure_ascii=False)
+    text = json.dumps(rounded(document), indent=1, ensure_ascii=False, allow_nan=False)
     # Lists of numbers on one line: a page that can be read.
     text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), text)
     (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
@@ -162,9 +187,9 @@ def report(trainer: Trainer, reason: str) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """The same with numbers of seven digits."""
+    """The same with numbers of seven digits; None for what JSON has no number for: infinities, NaN."""
     if isinstance(value, float):
-        return float(f"{value:.7g}")
+        return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: rounded(v) for key, v in value.items()}
     return [rounded(v) for v in value] if isinstance(value, list | tuple) else value

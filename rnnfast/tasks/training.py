@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from rnnfast.demo.text import InputError
 from rnnfast.models.base import load
-from rnnfast.runs import CHECKPOINT
+from rnnfast.runs import CHECKPOINT, InputError
 from rnnfast.tasks.settings import Settings, Task
 
 MODEL = "model.pt"
@@ -44,6 +43,7 @@ class Trainer:
     def __init__(self, task: Task, folder: Path) -> None:
         self.task, self.folder, self.settings = task, folder, task.settings
         self.progress = Progress()
+        self.data = task.data()
         s = self.settings
         self.optimizer = torch.optim.AdamW(task.model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
         self.total = max(1, s.epochs * len(task.plan(0)))
@@ -107,23 +107,32 @@ class Trainer:
         """Trains to the last epoch, until nothing gets better, or until the deadline (of `time.monotonic()`).
 
         `after_update(loss, items)` may raise to stop; what was done so far is in `progress`. Returns what ended it.
+
+        A deadline within an epoch adds an evaluation to this run's report, for a model that may be the best. The
+        checkpoint is written before it: a resumed run evaluates, and stops, where an uninterrupted one does.
         """
         p, s = self.progress, self.settings
-        while p.epoch < s.epochs and p.without_better < s.patience:
-            for batch in self.task.plan(p.epoch)[p.batch :]:
+        while self._goes_on():
+            plan = self.task.plan(p.epoch)
+            for batch in plan[p.batch :]:
                 loss, items = self.update(batch)
                 after_update(loss, items)
-                if time.monotonic() >= deadline:
-                    if not p.validation or p.validation[-1][0] != p.step:
-                        self.evaluate()
+                if time.monotonic() >= deadline and p.batch < len(plan):
                     self.save()
+                    self.evaluate()
                     return "time limit"
             p.epoch, p.batch = p.epoch + 1, 0
             self.evaluate()
             self.save()
+            if time.monotonic() >= deadline and self._goes_on():
+                return "time limit"
         p.finished = True
         self.save()
         return "no better for a while" if p.epoch < s.epochs else "last epoch"
+
+    def _goes_on(self) -> bool:
+        """Whether there are epochs left, and reason for them."""
+        return self.progress.epoch < self.settings.epochs and self.progress.without_better < self.settings.patience
 
     def save(self) -> None:
         """Writes all that a resumed run needs to give the same numbers; whole or not at all."""
@@ -131,16 +140,15 @@ class Trainer:
             "version": VERSION,
             "task": self.task.name,
             "settings": asdict(self.settings),
-            "data": self.task.data(),
+            "data": self.data,
             "progress": asdict(self.progress),
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "carry": self.task.carry(),
             "random": torch.get_rng_state(),
+            "best": None if self.progress.best is None else _bytes(self.folder / MODEL),
         }
-        partial = self.folder / (CHECKPOINT + ".partial")
-        torch.save(data, partial)
-        os.replace(partial, self.folder / CHECKPOINT)
+        _write_whole(self.folder / CHECKPOINT, lambda file: torch.save(data, file))
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from a checkpoint.
@@ -148,17 +156,34 @@ class Trainer:
         Raises:
             InputError: it was made with other data.
         """
-        if checkpoint["data"] != self.task.data():
+        # What an older version did not write down cannot differ.
+        if any(self.data.get(key) != value for key, value in checkpoint["data"].items()):
             raise InputError(f"--resume {self.folder}: the data is not what this run was trained on")
         self.progress = Progress(**checkpoint["progress"])
         self.task.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.task.set_carry(checkpoint["carry"])
         torch.set_rng_state(checkpoint["random"])
+        best = checkpoint.get("best")  # None before the first evaluation; older checkpoints have none
+        if best is not None:
+            # The file in the folder may be of a later evaluation, made when the time was up.
+            _write_whole(self.folder / MODEL, lambda file: file.write_bytes(best.numpy().tobytes()))
 
     def take_best(self) -> None:
         """Puts the best model in the task's place."""
         self.task.model = load(self.folder / MODEL)
+
+
+def _bytes(path: Path) -> torch.Tensor:
+    """A file's content as uint8, which a checkpoint can hold."""
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+
+
+def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """The file as `write` makes it, or the one before."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    os.replace(partial, path)
 
 
 def read_checkpoint(folder: Path, task: str) -> dict[str, Any]:

@@ -195,6 +195,11 @@ def test_bad_arguments() -> None:
         plain(x, None, batch.spelling)
     with pytest.raises(ValueError, match=r"spelling: expected \(characters, lengths\)"):
         full(batch.x)
+    swapped = tuple(part.transpose(0, 1) for part in batch.spelling)  # as many words, of other steps
+    with pytest.raises(
+        ValueError, match=r"spelling: expected characters \[6, 3, C\] and lengths \[6, 3\], got \[3, 6,"
+    ):
+        full(batch.x, None, swapped)
     with pytest.raises(ValueError, match=r"target: expected \[6, 3\], got \[5, 3\]"):
         plain.loss(x, batch.labels[1:])
     with pytest.raises(ValueError, match="cell 'none' has no state of the whole sequence"):

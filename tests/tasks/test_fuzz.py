@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.python_source import classes_of
 from rnnfast.tasks.data.slots import read_slots
 from rnnfast.tasks.data.tagged import Tagged

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data import files
 from rnnfast.tasks.data.labelled_text import read_labelled_text
 from rnnfast.tasks.data.pairs import read_pairs

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`rnnfast run` in a pipe: one answer a line as it comes, online models, errors; resuming and Ctrl-C of training."""
+"""`rnnfast run` in a pipe: one answer a line as it comes, online models, errors."""
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from rnnfast.cli import main
 from rnnfast.models import LanguageModel, load
-from tests.tasks.conftest import TINY, results
+from tests.tasks.conftest import results
+from tests.tasks.test_train import CASES, check_answer, needs
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -90,6 +90,47 @@ def test_files_that_are_no_models(rnnfast: Callable, data: Path, tmp_path: Path)
     assert "expected a model of rnnfast train" in found.err
 
 
+class Dialogue:
+    """stdin whose next line is only asked for when the answer to the one before can be read from stdout's pipe."""
+
+    def __init__(self, lines: list[str], pipe: int) -> None:
+        self.lines, self.pipe = lines, pipe
+        self.asked = 0
+        self.answers: list[str] = []
+        self.buffer = self
+        os.set_blocking(pipe, False)
+
+    def readline(self) -> bytes:
+        if self.asked:
+            try:
+                self.answers.append(os.read(self.pipe, 1 << 16).decode())
+            except BlockingIOError:
+                self.answers.append("")
+        self.asked += 1
+        return f"{self.lines.pop(0)}\n".encode() if self.lines else b""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_task_answers_each_line_at_once(
+    case: str, rnnfast: Callable, trained: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stdout is a pipe, so that Python holds back what is not flushed."""
+    line, _, package = CASES[case]
+    needs(package)
+    folder = trained(case)
+    read, write = os.pipe()
+    dialogue = Dialogue([line] * 2, read)
+    with open(read, "rb"), open(write, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stdin", dialogue)
+        assert main(["run", str(folder), "--length", "5"]) == 0
+        monkeypatch.undo()
+    assert len(dialogue.answers) == 2
+    for answer in dialogue.answers:
+        assert answer.endswith("\n")
+        check_answer(case, line, answer.splitlines()[0])
+
+
 def test_answers_come_one_by_one_and_a_closed_pipe_is_quiet(trained: Callable, tmp_path: Path) -> None:
     folder = trained("forecast")
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -104,75 +145,6 @@ def test_answers_come_one_by_one_and_a_closed_pipe_is_quiet(trained: Callable, t
     process.stdin.close()
     assert process.wait(60) == 141
     assert process.stderr.read() == ""
-
-
-def histories(folder: Path) -> tuple:
-    found = results(folder)
-    return found["history"]["loss"], found["history"]["validation"], found["results"]["metric"]
-
-
-@pytest.mark.parametrize("case", ["lm", "tag conllu"])
-def test_resuming_gives_the_numbers_of_an_uninterrupted_run(
-    case: str, rnnfast: Callable, arguments: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C between two updates, in the middle of an epoch."""
-    from rnnfast.tasks.training import Trainer
-
-    words = (*arguments[case], "--dropout", "0.3", "--out", tmp_path)
-    assert rnnfast("train", *words, "--name", "whole").code == 0
-    update = Trainer.update
-
-    def interrupted(self: Trainer, batch: object) -> tuple[float, int]:
-        if self.progress.step == 2:
-            signal.raise_signal(signal.SIGINT)
-        return update(self, batch)
-
-    monkeypatch.setattr(Trainer, "update", interrupted)
-    cut = rnnfast("train", *words, "--name", f"{words[0]}-cut")
-    monkeypatch.setattr(Trainer, "update", update)
-    assert cut.code == 130
-    assert "interrupted at update 3; saved" in cut.err
-    assert not (tmp_path / f"{words[0]}-cut/results.json").exists()
-    resumed = rnnfast("train", words[0], "--resume", "--out", tmp_path)  # the latest run of the task
-    assert resumed.code == 0, resumed.err
-    assert histories(tmp_path / "whole") == histories(tmp_path / f"{words[0]}-cut")
-    again = rnnfast("train", *words, "--name", "whole")
-    assert again.code == 2
-    assert "this run exists" in again.err
-
-
-def test_a_run_goes_on_with_more_epochs_only_on_the_same_data(
-    rnnfast: Callable, arguments: dict, data: Path, tmp_path: Path
-) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text((data / "text.txt").read_text())
-    words = ("lm", "--text", text, "--chunk", "16", *TINY, "--out", tmp_path, "--name", "a")
-    assert rnnfast("train", *words).code == 0
-    longer = rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path, "--epochs", "3")
-    assert longer.code == 0, longer.err
-    assert results(tmp_path / "a")["results"]["epochs"] == 3
-    wrong = rnnfast("train", "tag", "--resume", "--name", "a", "--out", tmp_path)
-    assert "expected a run of tag, got one of lm" in wrong.err
-    text.write_text(text.read_text().replace("fox", "cow"))
-    other = rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path)
-    assert other.code == 2
-    assert "the data is not what this run was trained on" in other.err
-    (tmp_path / "a/checkpoint.pt").write_bytes(b"damaged")
-    assert "cannot be read" in rnnfast("train", "lm", "--resume", "--name", "a", "--out", tmp_path).err
-
-
-def test_an_interrupted_process_exits_130(arguments: dict, tmp_path: Path) -> None:
-    words = [str(w) for w in (*arguments["lm"], "--out", tmp_path, "--name", "a", "--epochs", "100000")]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*COMMAND, "train", *words], text=True, env=ENVIRONMENT, cwd=tmp_path, **pipes)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "a/checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "--resume --name a" in stderr
-    assert (tmp_path / "a/model.pt").exists()
 
 
 def test_both_backends_train_the_same(rnnfast: Callable, arguments: dict, tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rnnfast train` and `rnnfast run` on tiny data: what they leave, what they answer, what they refuse."""
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from rnnfast.init import _BY_NAME
+from rnnfast.tasks import seq2seq
 from rnnfast.tasks.arguments import INITS
-from rnnfast.tasks.settings import initialiser
+from rnnfast.tasks.settings import Settings, fingerprint, initialiser
+from rnnfast.tasks.tag_data import read_parts
+from rnnfast.tasks.train import rounded
+from rnnfast.tasks.training import Trainer
 from tests.tasks.conftest import TINY, results
 
 # Case: a line for `rnnfast run`, what the training leaves beside the usual, the package it needs.
@@ -121,8 +127,8 @@ def test_the_default_data(rnnfast: Callable, tmp_path: Path) -> None:
         (("classify", "--data", "x.ts", "--cell", "none", "--init", "irnn"), "expected a recurrent --cell, got none"),
         (("classify", "--data", "reviews.tsv", "--train", "reviews.tsv"), "either --data or --train"),
         (("classify", "--valid", "x.ts"), "expected --train with them"),
-        (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv: expected a label of the"),
-        (("classify", "--train", "x.ts", "--test", "other.tsv"), "test part: expected sequences like"),
+        (("classify", "--train", "reviews.tsv", "--test", "other.tsv"), "other.tsv, sequence 1: expected a label"),
+        (("classify", "--train", "x.ts", "--test", "other.tsv"), "test part, sequence 1: expected one like"),
         (("classify", "--data", "x.ts", "--cell", "none", "--aggregation", "last"), "has no last state"),
         (("tag", "--train", "x.bio", "--test", "new.bio"), "new.bio, sentence 1: expected labels of"),
         (("tag", "--data", "x.conllu", "--column", "POS"), "--column POS"),
@@ -134,6 +140,10 @@ def test_the_default_data(rnnfast: Callable, tmp_path: Path) -> None:
         (("forecast", "--data", "sales.csv"), "expected both"),
         (("forecast", "--data", "sales.csv", "--column", "price"), "one column 'price' in the header"),
         (("forecast", "--data", "sales.csv", "--column", "sold", "--test-length", "80"), "series of 90 values"),
+        (("forecast", "--data", "sales.csv", "--column", "sold", "--season", "40", "--test-length", "20",
+          "--valid-length", "12"), "expected at least 80 of training"),
+        (("forecast", "--data", "sales.csv", "--column", "sold", "--window", "12", "--test-length", "20",
+          "--valid-length", "12"), "--window 12: expected at least 13, two more than the horizon"),
         (("forecast", "--data", "flat.csv", "--column", "sold", "--test-length", "20", "--valid-length", "20"),
          "the series repeats itself exactly"),
         (("lm", "--resume"), "--resume: there is no run of lm"),
@@ -179,6 +189,67 @@ def test_labels_that_training_has_not_may_count_as_wrong(data: Path, rnnfast: Ca
                     *TINY, "--out", tmp_path, "--name", "a")  # fmt: skip
     assert found.code == 0, found.err
     assert results(tmp_path / "a")["results"]["metric"] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_season_may_be_longer_than_a_window(data: Path, rnnfast: Callable, tmp_path: Path) -> None:
+    words = ("--horizon", "3", "--season", "24", "--window", "20", "--test-length", "12", "--valid-length", "8", *TINY)
+    found = rnnfast("train", "forecast", "--data", data / "sales.csv", "--column", "sold", *words, "--out", tmp_path)
+    assert found.code == 0, found.err
+
+
+def test_a_missing_package_is_said_before_training(
+    data: Path, rnnfast: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.import_module
+
+    def without(name: str, *rest: object) -> object:
+        if name.startswith("seqeval"):
+            raise ModuleNotFoundError(name="seqeval")
+        return find(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    monkeypatch.setattr(Trainer, "update", lambda *_: pytest.fail("trained an update"))
+    found = rnnfast("train", "tag", "--data", data / "x.bio", *TINY, "--out", tmp_path)
+    assert found.code == 2
+    assert "the entity F1 comes with seqeval, which is not installed" in found.err
+
+
+def test_a_limit_of_pairs_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that does not divide their number; they are spread over the dictionary."""
+    pairs = [(f"w{i}", "A B") for i in range(100)]
+    monkeypatch.setattr(seq2seq, "pronunciations", lambda: pairs)
+    for limit, want in ((60, 60), (33, 33), (100, 100), (500, 100)):
+        options = dict(seq2seq.Seq2SeqTask.defaults) | {"limit": limit}
+        parts = seq2seq.Seq2SeqTask(Settings(hidden=4, embedding=2, options=options)).parts
+        chosen = [int(word[1:]) for part in (parts.train, parts.valid, parts.test) for word, _ in part]
+        assert len(set(chosen)) == len(chosen) == want
+        assert max(chosen) >= 100 - -(-100 // limit)
+
+
+def test_results_are_json_whatever_the_figures() -> None:
+    found = rounded({"a": [1 / 3, float("inf")], "b": {"c": float("nan"), "d": 2}, "e": "inf"})
+    assert found == {"a": [0.3333333, None], "b": {"c": None, "d": 2}, "e": "inf"}
+
+
+def test_a_fingerprint_depends_on_everything() -> None:
+    texts = [["ab", "c"], ["a", "bc"], ["abc"], ["ab", "c", ""], ["c", "ab"], ["ab", "d"], []]
+    tensors = [[torch.tensor([1, 2])], [torch.tensor([1, 3])], [torch.tensor([1]), torch.tensor([2])]]
+    found = [fingerprint(pieces) for pieces in (*texts, *tensors)]
+    assert len(set(found)) == len(found)
+    assert fingerprint(["ab", "c"]) == found[0]
+
+
+def test_folders_of_source_have_empty_files_and_dead_links(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package/__init__.py").write_text("\r\n\n")
+    (tmp_path / "link.py").symlink_to(tmp_path / "nothing.py")
+    (tmp_path / "folder.py").mkdir()
+    for i in range(3):
+        (tmp_path / f"{i}.py").write_text(f"x = {i}\n")
+    kind, parts = read_parts({"data": str(tmp_path), "limit": None}, seed=0)
+    assert kind == "python"
+    assert parts.sizes() == {"train": 1, "valid": 1, "test": 1}
 
 
 def test_help_has_examples(rnnfast: Callable) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 
 
 def malformed(path: Path, line: int, expected: str, got: str) -> InputError:

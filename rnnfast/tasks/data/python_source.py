@@ -8,7 +8,7 @@ import tokenize
 from itertools import accumulate
 from pathlib import Path
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import read_text
 from rnnfast.tasks.data.tagged import Tagged
 

@@ -5,7 +5,7 @@ import csv
 import io
 from pathlib import Path
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import finite, listed, malformed, read_text, shown
 
 

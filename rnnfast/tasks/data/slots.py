@@ -4,7 +4,7 @@ SNIPS are passed around; or folders train, valid (or dev) and test of that kind.
 
 from pathlib import Path
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import malformed, read_lines
 from rnnfast.tasks.data.tagged import Tagged, check_bio
 

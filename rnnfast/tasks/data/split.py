@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 
 Item = TypeVar("Item")
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import listed, malformed, read_lines, shown
 
 CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")

@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnfast.demo.text import InputError
 from rnnfast.demo.text import read_text as pydoc_or_file
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import read_lines, read_text
 
 UNKNOWN = "<unk>"

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rnnfast.demo.text import InputError
+from rnnfast.runs import InputError
 from rnnfast.tasks.data.files import finite, listed, malformed, read_lines, shown
 
 _FLAGS = ("timestamps", "missing", "univariate", "equallength")
