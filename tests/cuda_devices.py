@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnnfast import _emulator
+from rnnfast import _C, _emulator
 from rnnfast.ops import CUDA_BUILT, LAYERS
 from tests.cases import HALF, Case
 from tests.problem import Problem, Results
+from tests.reference import Control
 
+FREE = Control()
 DEVICES = ("emulated", "cuda") if CUDA_BUILT and torch.cuda.is_available() else ("emulated",)
 TF32_EPS = 2.0**-10
 
@@ -63,11 +65,18 @@ def to_tensor(a: np.ndarray, dtype: torch.dtype) -> Tensor:
     return t.view(dtype) if t.element_size() == 2 else t
 
 
+def control_options(control: Control) -> dict[str, float]:
+    """As _emulator.layer_backward has them."""
+    options: dict[str, float] = {"steps": control.steps or 0}
+    return options | ({f"clip_{control.clip}": control.limit} if control.clip else {})
+
+
 class EmulatedLayer(torch.autograd.Function):
-    """A layer on the emulator, with the autograd of the op: what Problem.run differentiates."""
+    """A layer on the emulator, with the autograd of the op: what Problem.run differentiates. records: where a record
+    [D, N, 3] goes, or None, for none."""
 
     @staticmethod
-    def forward(ctx, p: Problem, engine: Engine, plans: list[dict], x, h0, c0, *weights):
+    def forward(ctx, p: Problem, engine: Engine, plans: list[dict], control: Control, records, x, h0, c0, *weights):
         case = p.case
         _emulator.set_device(engine.architecture, engine.processors(case))
         _emulator.set_seed(engine.seed)
@@ -80,7 +89,8 @@ class EmulatedLayer(torch.autograd.Function):
         for name in ("y", "h_n", "c_n"):
             assert np.array_equal(out[name], inference[name]), f"{p.where}: {engine}: {name} of inference differs"
         plans.append(out["plan"])
-        ctx.call = (p, engine, plans, inputs, flags, out, options)
+        ctx.call = (p, plans, inputs, flags, out, options)
+        ctx.control, ctx.records = control, records
         results = [to_tensor(out[name], x.dtype) for name in ("y", "h_n", "c_n")]
         if not case.has_cell:
             results[2] = x.new_empty(0)  # as the op has it
@@ -88,32 +98,42 @@ class EmulatedLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        p, _, plans, inputs, flags, out, options = ctx.call
-        mask = list(ctx.needs_input_grad[3:])
+        p, plans, inputs, flags, out, options = ctx.call
+        mask = list(ctx.needs_input_grad[5:])
+        options = options | control_options(ctx.control) | {"record": ctx.records is not None}
         grads = [to_array(g) if p.weighed(name) else None for name, g in zip(("y", "h_n", "c_n"), grads, strict=True)]
         back = _emulator.layer_backward(*grads, *inputs, *flags, out["y"], out["saved"], out["cells"], mask, **options)
         plans.append(back["plan"])
+        if ctx.records is not None:
+            ctx.records.append(torch.from_numpy(back["record"]))
         found = [back["grad_x"], back["grad_h0"], back["grad_c0"], *back["grad_weights"]]
         dtype = p.x.dtype
-        return (None, None, None, *(None if g is None else to_tensor(g, dtype) for g in found))
+        return (None, None, None, None, None, *(None if g is None else to_tensor(g, dtype) for g in found))
 
 
-def run_on(device: str, p: Problem, engine: Engine) -> tuple[Results, list[dict]]:
-    """Outputs and gradients of a problem, and the plans (on the emulator)."""
+def run_on(
+    device: str, p: Problem, engine: Engine, control: Control = FREE, records: list[Tensor] | None = None
+) -> tuple[Results, list[dict]]:
+    """Outputs and gradients of a problem, and the plans (on the emulator). records: receives what the backward pass
+    recorded: on the emulator of each row [D, N, 3], on a GPU of each step [D, T, columns] (_C.take_recorded)."""
     plans: list[dict] = []
     if device == "emulated":
 
         def layer(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
-            return EmulatedLayer.apply(p, engine, plans, x, h0, c0, *weights)
+            return EmulatedLayer.apply(p, engine, plans, control, records, x, h0, c0, *weights)
 
         return p.run(layer), plans
+
+    recorder = 0 if records is None else _C.open_recorder()
+    codes = [(None, "value", "norm").index(control.clip), control.steps or 0, 0, 0, 0, recorder]
 
     def on_gpu(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
         case = p.case
         states = [None if s is None else s.cuda() for s in (h0, c0)]
         out = LAYERS[case.cell](
-            x.cuda(), *states, [w.cuda() for w in weights], p.sizes, case.bias, case.bidirectional, False
-        )
+            x.cuda(), *states, [w.cuda() for w in weights], p.sizes, case.bias, case.bidirectional, False,
+            control.limit, codes,
+        )  # fmt: skip
         return [t.cpu() for t in out[:3]]
 
     before = torch.backends.cudnn.rnn.fp32_precision
@@ -123,6 +143,9 @@ def run_on(device: str, p: Problem, engine: Engine) -> tuple[Results, list[dict]
         try:
             return p.run(on_gpu), plans
         finally:
+            if records is not None:
+                records.extend(flow for _, flow in _C.take_recorded(recorder))
+                _C.close_recorder(recorder)
             torch.backends.cudnn.rnn.fp32_precision = before
 
 
