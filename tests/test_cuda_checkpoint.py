@@ -105,7 +105,7 @@ class Segments:
 
 
 @pytest.mark.parametrize("path", ["step", "persistent"])
-@pytest.mark.parametrize("control", [Control("value", 0.3), Control(steps=2), Control(steps=3)], ids=str)
+@pytest.mark.parametrize("control", [Control("value", 0.3, 3), Control(steps=2)], ids=str)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
 def test_segments(cell: str, packed: bool, control: Control, path: str) -> None:
