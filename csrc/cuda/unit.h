@@ -133,9 +133,8 @@ RNNFAST_DEVICE V clip_value(V x, const Bptt& bptt) {
 // `steps` and `behind` in the range of the kernels' ints. A cut depends on the number of steps behind modulo
 // `steps`; a segment's own last step receives nothing that is cut here (bindings/checkpoint.cpp has done it).
 inline Bptt kernel_bptt(Bptt bptt) {
-  constexpr int64_t kMost = 0x7fffffff;  // more steps than there can be
+  if (bptt.steps > 0x7fffffff) bptt.steps = 0;  // more than there can be
   if (bptt.steps > 0) bptt.behind %= bptt.steps;
-  if (bptt.steps > kMost) bptt.steps = kMost;
   return bptt;
 }
 
