@@ -364,7 +364,7 @@ def _kernel(
         weights = list(cast_weights)
     h, c = None if h is None else h[None], None if c is None else c[None]
     _, h_n, c_n, _, _ = LAYERS[spec.name](
-        x[None], h, c, weights, None, has_biases, False, False, *arguments(options, 1)
+        x[None], h, c, weights, None, has_biases, False, False, *arguments(options, 1, x.dtype)
     )
     h_n = h_n.squeeze(0)
     c_n = c_n.squeeze(0) if spec.has_cell else None

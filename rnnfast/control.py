@@ -2,13 +2,20 @@
 """The options that control backpropagation through time: their checks, and how the ops are told. docs/training.md."""
 
 import math
+import sys
 from typing import Any, NamedTuple
+
+import torch
 
 __all__ = ["NAMES", "Control", "arguments", "control", "in_words", "names_of", "options_text"]
 
 NAMES = ("bptt_clip", "bptt_steps", "checkpoint_every", "nan_policy")
 POLICIES = ("propagate", "raise")
 _CLIPS = {"value": 1, "norm": 2}
+_RANGES = {
+    name: (torch.finfo(dtype).tiny, torch.finfo(dtype).max)
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64))
+}
 
 
 class Control(NamedTuple):
@@ -56,22 +63,43 @@ def _clip(who: str, bptt_clip: Any) -> tuple[int, float]:
         return 0, 0.0
     if isinstance(bptt_clip, tuple | list) and len(bptt_clip) == 2:
         kind, limit = bptt_clip
-        if isinstance(kind, str) and kind in _CLIPS and isinstance(limit, int | float) and limit > 0:
+        if isinstance(kind, str) and kind in _CLIPS and _is_positive_finite(limit):
             return _CLIPS[kind], float(limit)
     raise ValueError(
-        f"{who}: bptt_clip: expected None, ('value', c) or ('norm', c) with a positive number c, got {bptt_clip!r}"
+        f"{who}: bptt_clip: expected None, ('value', c) or ('norm', c) with a positive finite number c, "
+        f"got {bptt_clip!r}"
     )
+
+
+def _is_positive_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+def _check_limit(limit: float, dtype: torch.dtype) -> None:
+    """That the kernels' numbers hold it: half precision is computed in float32. Rounded to 0 it would stop all."""
+    name = "float64" if dtype == torch.float64 else "float32"
+    least, most = _RANGES[name]
+    if not least <= limit <= most:
+        raise ValueError(
+            f"rnnfast: bptt_clip: expected a limit from {least:.2g} to {most:.2g}, which {name} can hold, got {limit:g}"
+        )
 
 
 def _is_positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def arguments(options: Control | None, T: int, layer: int = 0) -> tuple[Any, ...]:
-    """The last two arguments of the layer ops, `limit` and `bptt`, for T steps; none where all is as usual."""
+def arguments(options: Control | None, T: int, dtype: torch.dtype, layer: int = 0) -> tuple[Any, ...]:
+    """The last two arguments of the layer ops, `limit` and `bptt`, for T steps; none where all is as usual.
+
+    Raises:
+        ValueError: a limit that tensors of this dtype cannot have.
+    """
     if options is None:
         return ()
     clip, limit, steps, checkpoint, check, recorder = options
+    if clip:
+        _check_limit(limit, dtype)
     if checkpoint < 0:
         checkpoint = math.isqrt(max(0, int(T) - 1)) + 1  # sqrt(T), rounded up
     steps, checkpoint = min(steps, 1 << 62), min(checkpoint, 1 << 62)  # more than any T, and an int64 still

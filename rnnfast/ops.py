@@ -86,7 +86,7 @@ def _register_fakes(spec: CellSpec) -> None:
         cells_shape: Any = (directions, rows, hidden)
         if save and every:  # states before every segment but the first
             steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-            kept = (directions, (steps + every - 1) // every - 1, batch)
+            kept = (directions, (steps - 1) // every, batch)
             saved_shape, cells_shape = (*kept, outputs), (*kept, hidden)
         saved = x.new_empty(saved_shape, dtype=memory)
         cells = x.new_empty(cells_shape if save and spec.has_cell else (0,), dtype=memory)

@@ -115,7 +115,7 @@ def run_on(
     device: str, p: Problem, engine: Engine, control: Control = FREE, records: list[Tensor] | None = None
 ) -> tuple[Results, list[dict]]:
     """Outputs and gradients of a problem, and the plans (on the emulator). records: receives what the backward pass
-    recorded: on the emulator of each row [D, N, 3], on a GPU of each step [D, T, columns] (_C.take_recorded)."""
+    recorded: on the emulator of each row [D, N, 3], on a GPU of each step [D, T, columns] (_C.recorded)."""
     plans: list[dict] = []
     if device == "emulated":
 
@@ -144,7 +144,7 @@ def run_on(
             return p.run(on_gpu), plans
         finally:
             if records is not None:
-                records.extend(flow for _, flow in _C.take_recorded(recorder))
+                records.extend(flow for _, flow in _C.recorded(recorder))
                 _C.close_recorder(recorder)
             torch.backends.cudnn.rnn.fp32_precision = before
 

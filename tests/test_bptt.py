@@ -304,9 +304,19 @@ def test_opcheck(cell: str) -> None:
     [
         (1.0, [1, 0], r"bptt: expected \[\] or 6 entries"),
         (1.0, [3, 0, 0, 0, 0, 0], r"clip: expected 0 \(none\), 1 \(value\) or 2 \(norm\), got 3"),
-        (0.0, [1, 0, 0, 0, 0, 0], "limit: expected a positive number, got 0"),
-        (-1.0, [2, 0, 0, 0, 0, 0], "limit: expected a positive number, got -1"),
+        (0.0, [1, 0, 0, 0, 0, 0], "limit: expected a positive number .* got 0"),
+        (-1.0, [2, 0, 0, 0, 0, 0], "limit: expected a positive number .* got -1"),
+        (
+            1e-310,
+            [1, 0, 0, 0, 0, 0],
+            r"from 2.22507e-308 to 1.79769e\+308, which float64 can hold, got 1e-310",
+        ),
+        (float("inf"), [1, 0, 0, 0, 0, 0], "limit: expected a positive number .* got inf"),
+        (float("nan"), [1, 0, 0, 0, 0, 0], "limit: expected a positive number .* got nan"),
         (1.0, [0, -1, 0, 0, 0, 0], "expected no negative entry"),
+        (1.0, [0, 0, 0, 1, 0, 0, -4], "expected no negative entry"),
+        (1.0, [0, 0, 2**62 + 1, 0, 0, 0], r"steps and checkpoint: expected at most 2\^62"),
+        (1.0, [0, 2**63 - 1, 0, 0, 0, 0], r"steps and checkpoint: expected at most 2\^62"),
     ],
 )
 def test_the_op_says_what_is_wrong(limit: float, bptt: list[int], message: str) -> None:

@@ -143,6 +143,20 @@ def test_opcheck_and_double_backward(cell: str) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "rnn_tanh"])
+def test_one_segment_however_long(cell: str) -> None:
+    """More steps than any sequence has: nothing is kept, and no sum of lengths overflows."""
+    args = arguments(cell, D=2, T=5)
+    y, _, _, saved, cells = LAYERS[cell](*args.op, True, 0.0, [0, 0, 2**62, 0, 0, 0])
+    assert saved.shape == (2, 0, *args.h0.shape[1:])
+    assert cells.shape == ((2, 0, *args.c0.shape[1:]) if args.c0 is not None else (0,))
+    expected = torch.autograd.grad(LAYERS[cell](*args.op, True)[0].sin().sum(), args.tensors)
+    for a, b in zip(torch.autograd.grad(y.sin().sum(), args.tensors), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    module = rnnfast.GRU(3, 5, checkpoint_every=10**30, bptt_steps=10**30)
+    module(torch.randn(7, 2, 3))[0].sum().backward()
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_gates() -> None:
     """What autograd keeps of a layer: the states of a segment's begin, not the gates of every step."""

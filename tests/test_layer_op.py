@@ -186,3 +186,17 @@ def test_shapes(cell: str) -> None:
         assert c_n.shape == ((2, 2, 5) if cell == "lstm" else (0,))
         assert saved.shape == ((2, 6, S * 5) if save and S else (0,))
         assert cells.shape == ((2, 6, 5) if save and cell == "lstm" else (0,))
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["unchecked", "checked"])
+@pytest.mark.parametrize("save", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_outputs_share_no_storage(cell: str, dtype: str, save: bool, check: bool) -> None:
+    """What torch asks of an op: an output is neither an input nor another output, empty ones included."""
+    p = problem(Case(cell, 3, 2, 4, 5, 0, dtype, c0=cell == "lstm"))
+    bptt = [0, 0, 0, int(check), 0, 0]
+    with torch.no_grad():
+        outputs = LAYERS[cell](p.x, p.h0, p.c0, p.weights, None, True, False, save, 0.0, bptt)
+    storages = {t.untyped_storage()._cdata for t in (*outputs, p.x, p.h0, *p.weights)}
+    assert len(storages) == len(outputs) + 2 + len(p.weights)

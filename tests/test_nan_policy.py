@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import rnnfast
 from tests.torchs import flat
@@ -99,3 +100,94 @@ def test_cells_and_compiled() -> None:
             cell(x)
         assert place(caught.value)[2:] == (0, 3)
     cell(x[:3])
+
+
+def where(error: RuntimeError) -> tuple[int, ...]:
+    """Step, sample and slice of vmap."""
+    found = re.search(r"step (\d+), sample (\d+)( of slice (\d+) of vmap|.*\(in slice (\d+) of vmap\))", str(error))
+    assert found, error
+    return int(found[1]), int(found[2]), int(found[4] or found[5])
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_vmap_names_slice_and_sample(kind: str, grad: bool) -> None:
+    module = make(kind, num_layers=2)
+    x = torch.randn(3, 7, 4, 3)
+    run = torch.func.vmap(lambda x: module(x)[0])
+    with torch.set_grad_enabled(grad):
+        y = run(x)
+        bad = x.clone()
+        bad[2, 4, 1] = float("nan")
+        with pytest.raises(RuntimeError, match="the state . is not finite") as caught:
+            run(bad)
+    assert where(caught.value) == (4, 1, 2)
+    if grad:
+        signal = torch.ones_like(y)
+        signal[1, 5, 3] = float("nan")
+        with pytest.raises(RuntimeError, match="the error signal dL/dh is not finite") as caught:
+            y.backward(signal)
+        assert where(caught.value) == (5, 3, 1)
+
+
+def test_nested_vmap_counts_slices_over_all_levels() -> None:
+    module = make("GRU")
+    x = torch.randn(2, 3, 7, 4, 3)
+    x[1, 2, 4, 1] = float("nan")
+    with pytest.raises(RuntimeError) as caught:
+        torch.func.vmap(torch.func.vmap(lambda x: module(x)[0]))(x)
+    assert where(caught.value) == (4, 1, 1 * 3 + 2)
+
+
+def test_vmap_slice_by_slice_names_them() -> None:
+    """Gradients of each slice, and a stack of weights: there is no larger batch."""
+    module = make("GRU")
+    x = torch.randn(3, 7, 4, 3)
+    x[2, 4, 1] = float("nan")
+    with pytest.raises(RuntimeError, match="the state h is not finite") as caught:
+        torch.func.vmap(torch.func.grad(lambda x: module(x)[0].sum()))(x)
+    assert where(caught.value) == (4, 1, 2)
+    x[2, 4, 1] = 0
+    scale = torch.ones(3, 7, 4, 5)
+    scale[1, 6, 2] = float("inf")
+    with pytest.raises(RuntimeError, match="the error signal dL/dh is not finite") as caught:
+        torch.func.vmap(torch.func.grad(lambda x, s: (module(x)[0] * s).sum()))(x, scale)
+    assert where(caught.value) == (6, 2, 1)
+    weights = {name: torch.stack([p.detach()] * 3) for name, p in module.named_parameters()}
+    weights["weight_hh_l0"][1, 0, 0] = float("nan")
+    with pytest.raises(RuntimeError, match="the state h is not finite") as caught:
+        torch.func.vmap(lambda w: torch.func.functional_call(module, w, (x[0],))[0])(weights)
+    assert where(caught.value) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "LSTMCell"])
+def test_forward_mode_is_refused(kind: str) -> None:
+    """It runs tensor operations in place of the kernels, which nothing checks."""
+    module = rnnfast.LSTMCell(3, 5, nan_policy="raise") if kind == "LSTMCell" else make(kind)
+    x = torch.randn(4, 3) if kind == "LSTMCell" else torch.randn(7, 4, 3)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return flat(module(x))[0].sum()
+
+    message = "forward-mode differentiation with nan_policy='raise': expected 'propagate'"
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.jvp(f, (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=message):
+        module(forward_ad.make_dual(x, x))
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.jacfwd(torch.func.grad(f))(x)
+    torch.func.grad(f)(x)
+    module.nan_policy = "propagate"
+    torch.func.jvp(f, (x,), (x,))
+
+
+def test_double_backward() -> None:
+    """First derivatives are checked as ever; those of them, which no kernel computes, are what they are without."""
+    module = make("GRU")
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    results = []
+    for policy in ("raise", "propagate"):
+        module.nan_policy = policy
+        (first,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), x)[0])
+    torch.testing.assert_close(*results, rtol=0, atol=0)

@@ -17,9 +17,12 @@ LAYERS = ("RNN", "LSTM", "GRU")
 CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 
 BAD: list[tuple[str, Any, str]] = [
-    ("bptt_clip", ("value", -1.0), r"expected None, \('value', c\) or \('norm', c\) with a positive number c"),
-    ("bptt_clip", ("norm", 0), "positive number"),
-    ("bptt_clip", ("norm", float("nan")), "positive number"),
+    ("bptt_clip", ("value", -1.0), r"expected None, \('value', c\) or \('norm', c\) with a positive finite number c"),
+    ("bptt_clip", ("norm", 0), "positive finite number"),
+    ("bptt_clip", ("norm", float("nan")), "positive finite number"),
+    ("bptt_clip", ("norm", float("inf")), "positive finite number"),
+    ("bptt_clip", ("norm", 10**400), "positive finite number"),
+    ("bptt_clip", ("value", True), "positive finite number c, got \\('value', True\\)"),
     ("bptt_clip", ("length", 1.0), "'value'"),
     ("bptt_clip", 1.0, "'norm'"),
     ("bptt_clip", ("value",), "'norm'"),
@@ -49,6 +52,33 @@ def test_bad_arguments(name: str, value: Any, message: str) -> None:
         for cell in CELLS:
             with pytest.raises(ValueError, match=f"rnnfast.{cell}: {name}: .*{message}"):
                 getattr(rnnfast, cell)(3, 4, **{name: value})
+
+
+@pytest.mark.parametrize("limit", [1e-60, 1e-39, 1e39], ids=str)
+@pytest.mark.parametrize("layer", [*LAYERS, *CELLS])
+def test_limits_that_the_dtype_cannot_hold(layer: str, limit: float) -> None:
+    """Rounded to float32 the first would be 0, and stop every signal. Half precision is computed in float32."""
+    module = getattr(rnnfast, layer)(3, 4, bptt_clip=("norm", limit))
+    x = torch.randn(2, 3) if layer in CELLS else torch.randn(5, 2, 3)
+    for dtype in (torch.float32, torch.bfloat16):
+        module.to(dtype)
+        with pytest.raises(ValueError, match=r"a limit from 1.2e-38 to 3.4e\+38, which float32 can"):
+            module(x.to(dtype))
+    module.to(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(ValueError, match="bptt_clip: .* float32"):
+        module(x)
+    module.double()
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which leaves float64 alone
+        module(x.double())
+    gradient = gradients(module, x.double())["weight_ih" if layer in CELLS else "weight_ih_l0"]
+    assert bool((gradient != 0).any())
+    module.bptt_clip = ("norm", 1e-310)
+    with pytest.raises(ValueError, match=r"expected a limit from 2.2e-308 to 1.8e\+308, which float64 can hold"):
+        module(x.double())
+    if layer in LAYERS:
+        function, weights = getattr(rnnfast.functional, layer.lower()), list(module.float().parameters())
+        with pytest.raises(ValueError, match="which float32 can hold, got 1e-60"):
+            function(x, None, weights, bptt_clip=("value", 1e-60))
 
 
 @pytest.mark.parametrize("name", ["bptt_steps", "checkpoint_every"])

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -28,8 +29,10 @@ bool all_finite(const T* values, int64_t n) {
 }
 
 [[noreturn]] void raise(const LayerCall& call, bool backward, const char* what, int64_t d, int64_t t, int64_t b) {
+  const int64_t slice = call.options.slice;
+  const std::string of = slice > 0 ? " of slice " + std::to_string(b / slice) + " of vmap" : "";
   TORCH_CHECK(false, op_name(call.kind, backward), ": nan_policy='raise': ", what, " is not finite at layer ",
-              call.options.layer, ", direction ", d, ", step ", t, ", sample ", b,
+              call.options.layer, ", direction ", d, ", step ", t, ", sample ", slice > 0 ? b % slice : b, of,
               call.batch_sizes ? " (in the order of the packed batch)" : "");
 }
 

@@ -223,11 +223,7 @@ LayerResult layer_autograd(const LayerCall& call, bool save) {
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
   if (has_tangent(call)) {
-    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation");
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        call.options.checkpoint == 0, op_name(call.kind),
-        ": forward-mode differentiation with checkpoint_every: expected None, since it keeps "
-        "every step");
+    check_no_options_in_forward_mode(op_name(call.kind), call.options);
     check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes, call.has_biases,
                        call.bidirectional);
     const TensorLayer layer = differentiable_layer(call, save);
@@ -267,7 +263,10 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
   const bool needs_grad = torch::autograd::compute_requires_grad(grad_y, grad_h_n, grad_c_n, call.x, call.h0,
                                                                  call.c0, at::TensorList(call.weights));
   if (has_tangent(call) || torch::autograd::isFwGradDefinedTensorList(grads)) {
-    check_no_control(op_name(call.kind), call.options, "forward-mode differentiation of the backward pass");
+    check_no_options_in_forward_mode(op_name(call.kind, true), call.options);
+    TORCH_CHECK_NOT_IMPLEMENTED(call.options.recorder == 0, op_name(call.kind, true),
+                                ": rnnfast.diagnostics.gradient_flow: expected no forward-mode differentiation of "
+                                "a recorded backward pass");
     const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                             call.has_biases, call.bidirectional);
     check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,

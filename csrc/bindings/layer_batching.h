@@ -10,6 +10,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <string>
 
 #include "bindings/layer_ops.h"
 
@@ -106,6 +107,17 @@ void check_batch_sizes_plain(const LayerCall& call) {
               ": batch_sizes: expected one tensor for all slices of vmap, got a batched one");
 }
 
+// What `run`() gives, a slice's result. Where nan_policy="raise" names a sample, it says of which slice.
+template <class F>
+auto in_slice(const LayerCall& call, int64_t i, F run) {
+  try {
+    return run();
+  } catch (c10::Error& e) {
+    if (call.options.check) e.add_context("in slice " + std::to_string(i) + " of vmap");
+    throw;
+  }
+}
+
 template <class Mechanism>
 LayerResult layer_batched(const LayerCall& call, bool save) {
   check_batch_sizes_plain<Mechanism>(call);
@@ -119,15 +131,17 @@ LayerResult layer_batched(const LayerCall& call, bool save) {
     const auto fold = [&](const OptionalTensor& t) {
       return t ? OptionalTensor(folded(slices, *t)) : std::nullopt;
     };
-    const LayerCall one{u.kind,        folded(slices, u.x), fold(u.h0),      fold(u.c0), u.weights,
-                        u.batch_sizes, u.has_biases,        u.bidirectional, u.options};
+    LayerCall one{u.kind,        folded(slices, u.x), fold(u.h0),      fold(u.c0), u.weights,
+                  u.batch_sizes, u.has_biases,        u.bidirectional, u.options};
+    // So that messages name slice and sample; nested, those of the innermost level, counted over all levels.
+    if (one.options.check && one.options.slice == 0) one.options.slice = u.x.size(-2);
     auto [y, h_n, c_n, saved, cells] = call_layer(one, false);
     return {slices.wrap(unfolded(slices, y)), slices.wrap(unfolded(slices, h_n)),
             has_cell ? slices.wrap(unfolded(slices, c_n)) : c_n, saved, cells};
   }
   std::vector<at::Tensor> parts[5];
   for (int64_t i = 0; i < slices.size(); ++i) {
-    auto [y, h_n, c_n, saved, cells] = call_layer(slices.slice(u, i), save);
+    auto [y, h_n, c_n, saved, cells] = in_slice(u, i, [&] { return call_layer(slices.slice(u, i), save); });
     const at::Tensor all[] = {y, h_n, c_n, saved, cells};
     for (int k = 0; k < 5; ++k) parts[k].push_back(all[k]);
   }
@@ -153,9 +167,11 @@ LayerGradients layer_backward_batched(const LayerCall& call, const OptionalTenso
   std::vector<at::Tensor> states[3];
   std::vector<std::vector<at::Tensor>> weights(u.weights.size());
   for (int64_t i = 0; i < slices.size(); ++i) {
-    auto [x, h0, c0, w] =
-        call_layer_backward(slices.slice(u, i), slices.slice(gy, i), slices.slice(gh, i), slices.slice(gc, i),
-                            slices.slice(y_u, i), slices.slice(saved_u, i), slices.slice(cells_u, i), output_mask);
+    auto [x, h0, c0, w] = in_slice(u, i, [&] {
+      return call_layer_backward(slices.slice(u, i), slices.slice(gy, i), slices.slice(gh, i), slices.slice(gc, i),
+                                 slices.slice(y_u, i), slices.slice(saved_u, i), slices.slice(cells_u, i),
+                                 output_mask);
+    });
     states[0].push_back(x);
     states[1].push_back(h0);
     states[2].push_back(c0);
@@ -172,7 +188,7 @@ LayerResult layer_op_batched(const at::Tensor& x, const OptionalTensor& h0, cons
                              at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases,
                              bool bidirectional, bool save, double limit, at::IntArrayRef bptt) {
   return layer_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                                   LayerOptions::read(kKind, limit, bptt)},
+                                   LayerOptions::read(kKind, limit, bptt, x.scalar_type())},
                                   save);
 }
 
@@ -184,7 +200,7 @@ LayerGradients layer_backward_op_batched(const OptionalTensor& grad_y, const Opt
                                          const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                          c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
   return layer_backward_batched<Mechanism>({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-                                            LayerOptions::read(kKind, limit, bptt)},
+                                            LayerOptions::read(kKind, limit, bptt, x.scalar_type())},
                                            grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 

@@ -43,7 +43,7 @@ LayerResult layer_op(const at::Tensor& x, const OptionalTensor& h0, const Option
                      at::TensorList weights, const OptionalTensor& batch_sizes, bool has_biases, bool bidirectional,
                      bool save, double limit, at::IntArrayRef bptt) {
   return kRun({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-               LayerOptions::read(kKind, limit, bptt)},
+               LayerOptions::read(kKind, limit, bptt, x.scalar_type())},
               save);
 }
 
@@ -60,7 +60,7 @@ LayerGradients layer_backward_op(const OptionalTensor& grad_y, const OptionalTen
                                  const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                  c10::List<bool> output_mask, double limit, at::IntArrayRef bptt) {
   return kRun({kKind, x, h0, c0, weights.vec(), batch_sizes, has_biases, bidirectional,
-               LayerOptions::read(kKind, limit, bptt)},
+               LayerOptions::read(kKind, limit, bptt, x.scalar_type())},
               grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 

@@ -3,6 +3,7 @@
 // ops".
 #pragma once
 
+#include <c10/core/ScalarType.h>
 #include <c10/util/ArrayRef.h>
 
 #include <string>
@@ -19,17 +20,22 @@ struct LayerOptions {
   bool check = false;      // raise where a state or an error signal is not finite
   int64_t layer = 0;       // in its stack, for messages and records
   int64_t recorder = 0;    // bindings/recorder.h; 0: none
+  int64_t slice = 0;  // under vmap with `check`: how many samples a slice of the larger batch has; 0: no slices
 
-  // Of the op's arguments; throws (RuntimeError in Python) for what they cannot be.
-  static LayerOptions read(CellKind kind, double limit, c10::IntArrayRef codes);
+  // Of the op's arguments, x being of this dtype; throws (RuntimeError in Python) for what they cannot be.
+  static LayerOptions read(CellKind kind, double limit, c10::IntArrayRef codes, c10::ScalarType dtype);
   // And back: [] where everything is as usual.
   std::vector<int64_t> codes() const;
 };
 
-// With recomputation: how many states of T steps are kept, one before every segment but the first.
-inline int64_t kept_states(int64_t T, int64_t every) { return (T + every - 1) / every - 1; }
+// With recomputation: how many states of T > 0 steps are kept, one before every segment but the first.
+inline int64_t kept_states(int64_t T, int64_t every) { return (T - 1) / every; }
 
 // Raises NotImplementedError for derivatives that a limited or cut error signal does not have.
 void check_no_control(const std::string& op, const LayerOptions& options, const char* what);
+
+// Likewise for the forward mode, which has tensor operations in place of the kernels that recompute, check and
+// record.
+void check_no_options_in_forward_mode(const std::string& op, const LayerOptions& options);
 
 }  // namespace rnnfast

@@ -126,8 +126,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("forward", &FrozenStack::forward, py::arg("x"), py::arg("h0") = py::none(), py::arg("c0") = py::none(),
            py::arg("batch_sizes") = py::none(), py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("bytes", &FrozenStack::bytes);
-  m.def("open_recorder", &open_recorder);
-  m.def("take_recorded", &take_recorded, py::arg("recorder"));
+  m.def("open_recorder", &open_recorder, py::arg("again") = 0);
+  m.def("recorded", &recorded, py::arg("recorder"));
   m.def("close_recorder", &close_recorder, py::arg("recorder"));
   define_stream(m);
   define_direct(m);

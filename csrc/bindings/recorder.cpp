@@ -2,16 +2,24 @@
 #include "bindings/recorder.h"
 
 #include <ATen/Functions.h>
+#include <c10/util/Exception.h>
+#include <torch/csrc/autograd/graph_task.h>
 
+#include <cmath>
 #include <map>
 #include <mutex>
 
 namespace rnnfast {
 namespace {
 
+struct Recorder {
+  int pass = -1;  // autograd's number of it, which grows from pass to pass; -1: the op was called without autograd
+  std::vector<Recording> layers;
+};
+
 struct Registry {
   std::mutex mutex;
-  std::map<int64_t, std::vector<Recording>> open;
+  std::map<int64_t, Recorder> open;
   int64_t last = 0;
 };
 
@@ -71,7 +79,7 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
       double* const to = out + (d * s.T + t) * width;
       for (int64_t row = first; row < first + active; ++row) {
         const T* const r = rows + (d * s.rows + row) * kRecorded;
-        const auto largest = [](double a, double b) { return b <= a ? a : b; };  // NaN wins
+        const auto largest = [](double a, double b) { return b > a || std::isnan(b) ? b : a; };  // NaN wins
         to[0] += double(r[0]), to[1] = largest(to[1], double(r[0]));
         to[2] += double(r[1]), to[3] = largest(to[3], double(r[1]));
         to[4] += double(r[2]) / double(signals);
@@ -85,18 +93,21 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
 
 }  // namespace
 
-int64_t open_recorder() {
+int64_t open_recorder(int64_t again) {
   Registry& r = registry();
   const std::lock_guard<std::mutex> lock(r.mutex);
-  r.open[++r.last];
-  return r.last;
+  TORCH_CHECK(again >= 0 && again <= r.last && r.open.count(again) == 0,
+              "rnnfast: open_recorder: again: expected 0, or the number of a closed recorder, got ", again);
+  const int64_t number = again > 0 ? again : ++r.last;
+  r.open[number];
+  return number;
 }
 
-std::vector<Recording> take_recorded(int64_t recorder) {
+std::vector<Recording> recorded(int64_t recorder) {
   Registry& r = registry();
   const std::lock_guard<std::mutex> lock(r.mutex);
   const auto found = r.open.find(recorder);
-  return found == r.open.end() ? std::vector<Recording>{} : std::exchange(found->second, {});
+  return found == r.open.end() ? std::vector<Recording>{} : found->second.layers;
 }
 
 void close_recorder(int64_t recorder) {
@@ -127,10 +138,22 @@ void fill_flow(const LayerCall& call, const LayerSizes& s, const at::Tensor& rec
 }
 
 void keep_flow(const LayerCall& call, at::Tensor flow) {
+  const int pass = torch::autograd::get_current_graph_task_id();
   Registry& r = registry();
   const std::lock_guard<std::mutex> lock(r.mutex);
   const auto found = r.open.find(call.options.recorder);
-  if (found != r.open.end()) found->second.emplace_back(call.options.layer, std::move(flow));
+  if (found == r.open.end()) return;
+  Recorder& recorder = found->second;
+  if (pass >= 0 && pass < recorder.pass) return;  // in another thread a newer one has begun
+  // A pass goes down the stack: where it is not below, it has come to another call of the module.
+  const int64_t layer = call.options.layer;
+  const auto continues = [&](const Recording& above) {
+    return layer < above.first && flow.sizes() == above.second.sizes();
+  };
+  if (pass != recorder.pass || recorder.layers.empty() || !continues(recorder.layers.back()))
+    recorder.layers.clear();
+  recorder.pass = pass;
+  recorder.layers.emplace_back(layer, std::move(flow));
 }
 
 }  // namespace rnnfast

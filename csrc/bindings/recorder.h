@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the backward pass leaves what it has recorded, for rnnfast.diagnostics: backward passes may run in any
-// thread, and after the recorder was closed.
+// thread, several at once, and after the recorder was closed. A recorder holds the newest of them only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,9 +18,13 @@ using Recording = std::pair<int64_t, at::Tensor>;  // layer, [D, T, kFlow + gate
 // each gate the fraction saturated.
 constexpr int kFlow = 5;
 
-int64_t open_recorder();                                 // its number, from 1 on
-std::vector<Recording> take_recorded(int64_t recorder);  // what has come since, oldest first
-void close_recorder(int64_t recorder);
+// Its number, from 1 on; or, if given, one that was closed, opened again: compiled graphs hold the number. Throws
+// (RuntimeError in Python) for one that is open, or was never given.
+int64_t open_recorder(int64_t again = 0);
+// The layers that the newest backward pass (the one that began last) has reached so far, in its order. Of several
+// calls of a module in one pass: of that which the pass reaches last, the first one made.
+std::vector<Recording> recorded(int64_t recorder);
+void close_recorder(int64_t recorder);  // and forgets it
 bool is_recording(int64_t recorder);
 
 // A backward pass of a layer: a recording [D, T, kFlow + gates]; all of it, or a segment's part [steps, ...], from

@@ -2,7 +2,10 @@
 """What the backward kernels saw of the error signal: recorded, in words, as pictures, for TensorBoard."""
 
 import math
+import threading
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -56,11 +59,12 @@ def gradient_flow(module: RNNBase) -> "GradientFlow":
 
 
 class GradientFlow:
-    """What :func:`gradient_flow` gives. All arrays are float64 tensors [layers, directions, T], of the last backward
-    pass; steps are time steps (a reverse direction visits them from the last to the first). NaN where a layer had no
-    backward pass.
+    """What :func:`gradient_flow` gives. All arrays are float64 tensors [layers, directions, T], of the newest backward
+    pass alone, the one that began last; steps are time steps (a reverse direction visits them from the last to the
+    first). NaN where that pass did not reach a layer. Of several calls of the module in one pass: of the first.
 
     Attributes:
+        reached: for each layer whether that pass reached it.
         dh, dh_max: mean and maximum over the batch of a sample's norm of the total dL/dh_t, before any limit. Packed:
             over the samples that have the step.
         dc, dc_max: likewise of dL/dc_t; zeros for cells without c.
@@ -74,49 +78,48 @@ class GradientFlow:
     def __init__(self, module: RNNBase) -> None:
         self._module = module
         self._gates = GATES.get(MODES[module.mode].name, ("activation",))
-        self._recorder = 0
-        self._before = 0
-        self._last: dict[int, Tensor] = {}  # layer -> [D, T, _FIXED + gates]
+        self._begun = False
+        self._recorder = 0  # while recording
+        self._newest: dict[int, Tensor] = {}  # layer -> [D, T, _FIXED + gates]
 
     def __enter__(self) -> "GradientFlow":
         """Recording begins."""
-        if self._recorder:
+        if self._begun:
             raise RuntimeError("rnnfast.diagnostics.gradient_flow: this recording has begun before: make another")
-        self._recorder = _C.open_recorder()
-        self._before = self._module._recorder
-        self._module._recorder = self._recorder
+        self._begun = True
+        self._recorder = _begin(self._module)
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Recording ends; what was recorded stays."""
-        self._collect()
-        if self._before:
-            self._module._recorder = self._before
-        else:
-            self._module.__dict__.pop("_recorder", None)
-        _C.close_recorder(self._recorder)
+        self._look()
+        recorder, self._recorder = self._recorder, 0
+        _end(self._module, recorder)
 
-    def _collect(self) -> None:
-        for layer, flow in _C.take_recorded(self._recorder):
-            self._last[layer] = flow
+    def _look(self) -> dict[int, Tensor]:
+        if self._recorder:
+            self._newest = dict(_C.recorded(self._recorder))
+        return self._newest
 
-    def _columns(self, first: int, last: int) -> Tensor:
-        """[layers, directions, T, columns] of the recordings."""
-        self._collect()
-        if not self._last:
+    def _columns(self) -> tuple[Tensor, list[bool]]:
+        """What is recorded [layers, directions, T, columns], and which layers the pass reached."""
+        newest = self._look()
+        if not newest:
             raise RuntimeError(
                 "rnnfast.diagnostics.gradient_flow: nothing is recorded yet: run the module and a backward pass "
                 "inside the `with` block"
             )
-        newest = next(reversed(self._last.values()))
-        absent = torch.full_like(newest, math.nan)
-        layers = [self._last.get(layer, absent) for layer in range(self._module.num_layers)]
-        if any(flow.shape != newest.shape for flow in layers):
-            raise RuntimeError("rnnfast.diagnostics.gradient_flow: the last backward pass did not reach every layer")
-        return torch.stack(layers)[..., first:last]
+        absent = torch.full_like(next(iter(newest.values())), math.nan)
+        layers = range(self._module.num_layers)
+        return torch.stack([newest.get(layer, absent) for layer in layers]), [layer in newest for layer in layers]
 
     def _column(self, index: int) -> Tensor:
-        return self._columns(index, index + 1)[..., 0]
+        return self._columns()[0][..., index]
+
+    @property
+    def reached(self) -> list[bool]:
+        """For each layer whether the newest backward pass reached it."""
+        return self._columns()[1]
 
     @property
     def dh(self) -> Tensor:
@@ -146,7 +149,7 @@ class GradientFlow:
     @property
     def saturated(self) -> Tensor:
         """The fraction of gates saturated [layers, directions, T]."""
-        return self._columns(_FIXED, _FIXED + len(self._gates)).mean(-1)
+        return self._columns()[0][..., _FIXED:].mean(-1)
 
     @property
     def saturated_gates(self) -> dict[str, Tensor]:
@@ -155,15 +158,18 @@ class GradientFlow:
 
     def summary(self) -> str:
         """A line for each layer and direction: what is left of the signal at the far end, what was limited."""
-        dh, clipped, saturated = self.dh, self.clipped, self.saturated
+        columns, reached = self._columns()
         lines = []
-        for layer in range(dh.shape[0]):
-            for direction in range(dh.shape[1]):
+        for layer in range(columns.shape[0]):
+            for direction in range(columns.shape[1]):
                 name = f"layer {layer}" + (", reverse" if direction else "")
+                if not reached[layer]:
+                    lines.append(f"{name}: no backward pass")
+                    continue
+                steps = columns[layer, direction]
                 # In the order in which the signal travels: from the step processed last to the first.
-                signal = dh[layer, direction] if direction else dh[layer, direction].flip(0)
-                line = f"{name}: {_course(signal)}"
-                limited, gates = float(clipped[layer, direction].mean()), float(saturated[layer, direction].mean())
+                line = f"{name}: {_course(steps[:, 0] if direction else steps[:, 0].flip(0))}"
+                limited, gates = float(steps[:, 4].mean()), float(steps[:, _FIXED:].mean())
                 if limited > 0:
                     line += f"; bptt_clip limited {limited:.0%} of it"
                 if math.isfinite(gates):
@@ -189,12 +195,20 @@ class GradientFlow:
             raise ImportError(
                 "rnnfast.diagnostics: plot() needs matplotlib: pip install 'rnnfast[demo]', or matplotlib itself"
             ) from error
-        clipped = self.clipped
-        maps = [("log10 of the mean norm of dL/dh", self.dh.clamp_min(1e-45).log10()), ("saturated", self.saturated)]
+        columns, reached = self._columns()
+        dh, clipped = columns[..., 0], columns[..., 4]
+        maps = [
+            ("log10 of the mean norm of dL/dh", dh.clamp_min(1e-45).log10()),
+            ("saturated", columns[..., _FIXED:].mean(-1)),
+        ]
         if bool((clipped > 0).any()):
             maps.append(("limited by bptt_clip", clipped))
         layers, directions, steps = clipped.shape
-        names = [f"layer {i}" + (", reverse" if d else "") for i in range(layers) for d in range(directions)]
+        names = [
+            f"layer {i}" + (", reverse" if d else "") + ("" if reached[i] else ": no backward pass")
+            for i in range(layers)
+            for d in range(directions)
+        ]
         figure = Figure(figsize=(9, 1.2 + len(maps) * (0.9 + 0.35 * len(names))), layout="constrained")
         for axis, (title, values) in zip(figure.subplots(len(maps), 1, squeeze=False)[:, 0], maps, strict=True):
             limits = {} if title.startswith("log10") else {"vmin": 0.0, "vmax": 1.0}
@@ -212,31 +226,68 @@ class GradientFlow:
     def log(self, writer: Any, step: int) -> None:
         """Scalars for TensorBoard: for each layer and direction the norms at both ends of the sequence, and fractions.
 
+        Nothing of layers that the newest backward pass did not reach.
+
         writer: a torch.utils.tensorboard.SummaryWriter, or anything with its add_scalar(tag, value, step).
         """
-        dh, dc, clipped, saturated = self.dh, self.dc, self.clipped, self.saturated
-        for layer in range(dh.shape[0]):
-            for direction in range(dh.shape[1]):
+        columns, reached = self._columns()
+        for layer in (i for i, yes in enumerate(reached) if yes):
+            for direction in range(columns.shape[1]):
                 tag = f"gradient_flow/layer_{layer}" + ("_reverse" if direction else "")
                 last, first = (0, -1) if direction else (-1, 0)
-                at = (layer, direction)
+                steps = columns[layer, direction]
                 scalars = {
-                    "dh_last_step": dh[at][last],
-                    "dh_first_step": dh[at][first],
-                    "clipped": clipped[at].mean(),
-                    "saturated": saturated[at].mean(),
+                    "dh_last_step": steps[last, 0],
+                    "dh_first_step": steps[first, 0],
+                    "clipped": steps[:, 4].mean(),
+                    "saturated": steps[:, _FIXED:].mean(),
                 }
                 if MODES[self._module.mode].has_cell:
-                    scalars |= {"dc_last_step": dc[at][last], "dc_first_step": dc[at][first]}
+                    scalars |= {"dc_last_step": steps[last, 2], "dc_first_step": steps[first, 2]}
                 for name, value in scalars.items():
                     writer.add_scalar(f"{tag}/{name}", float(value), step)
+
+
+@dataclass
+class _Recorders:
+    """A module's recorders: those at work, the innermost last, and those to take again.
+
+    A compiled graph holds the recorder's number: with the same number at each use it is compiled once for all.
+    """
+
+    open: list[int] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
+
+
+_recorders: WeakKeyDictionary[RNNBase, _Recorders] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _begin(module: RNNBase) -> int:
+    """Another recorder of the module, which it uses from now on."""
+    with _lock:
+        own = _recorders.setdefault(module, _Recorders())
+        module._recorder = _C.open_recorder(own.closed.pop() if own.closed else 0)
+        own.open.append(module._recorder)
+        return module._recorder
+
+
+def _end(module: RNNBase, recorder: int) -> None:
+    """The module goes on with the innermost that is left. (Blocks in several threads may end in any order.)"""
+    with _lock:
+        own = _recorders[module]
+        own.open.remove(recorder)
+        own.closed.append(recorder)
+        if own.open:
+            module._recorder = own.open[-1]
+        else:
+            module.__dict__.pop("_recorder", None)
+        _C.close_recorder(recorder)
 
 
 def _course(signal: Tensor) -> str:
     """What becomes of a signal [T] on its way."""
     values = [float(v) for v in signal]
-    if all(math.isnan(v) for v in values):
-        return "no backward pass"
     bad = next((i for i, v in enumerate(values) if not math.isfinite(v)), None)
     if bad is not None:
         return f"not finite after {bad} steps"
