@@ -64,14 +64,15 @@ if [ -z "$rehearse" ]; then
 fi
 part info 30 "$python" -m rnnfast info
 
-# The kernels' tests run on one device at a time: cpu, emulated, cuda. Those that name the device are collected.
+# The kernels' tests run on one device at a time: cpu, emulated, cuda. Those that name the device are collected, and
+# those of a GPU alone.
 where=$([ -n "$rehearse" ] && echo emulated || echo cuda)
 files=$(grep -lE '"emulated"' tests/test_*.py | grep -vE 'explain_cuda|cuda_check|gpu_day' || true)
 if [ -z "$files" ]; then
   say "tests: NOT RUN, no test names the device emulated"
   failed=1
 else
-  part tests 120 "$python" -m pytest $files -q --no-header -p no:cacheprovider -m "not full and not slow" -k "$where" \
+  part tests 120 "$python" -m pytest $files tests/test_cuda_options.py -q --no-header -p no:cacheprovider -m "not full and not slow" -k "$where" \
     --maxfail=20
 fi
 
