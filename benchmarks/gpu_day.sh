@@ -72,8 +72,8 @@ if [ -z "$files" ]; then
   say "tests: NOT RUN, no test names the device emulated"
   failed=1
 else
-  part tests 120 "$python" -m pytest $files tests/test_cuda_options.py -q --no-header -p no:cacheprovider -m "not full and not slow" -k "$where" \
-    --maxfail=20
+  part tests 120 "$python" -m pytest $files tests/test_cuda_options.py -q --no-header -p no:cacheprovider \
+    -m "not full and not slow" -k "$where" --maxfail=20
 fi
 
 sanitizer=$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
