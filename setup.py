@@ -3,13 +3,15 @@
 csrc/cpu/targets, not by flags.
 
 CUDA kernels are built where torch has CUDA and nvcc is found. RNNFAST_CUDA=0: never; RNNFAST_CUDA=1: or fail.
-Their architectures: TORCH_CUDA_ARCH_LIST, as for any extension of torch ("9.0", "8.0;9.0", ...).
+Their architectures: TORCH_CUDA_ARCH_LIST, as for any extension of torch ("9.0", "8.0;9.0+PTX", ...).
 The emulator runs the same kernels on the host (docs/emulator.md). RNNFAST_EMULATOR=0: not built.
 """
 
 import os
 import re
+import runpy
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -31,12 +33,17 @@ def cuda_home() -> str | None:
 CUDA_HOME = cuda_home()
 if CUDA_HOME:
     os.environ["CUDA_HOME"] = CUDA_HOME  # torch would take the first nvcc in PATH
-from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension, include_paths  # noqa: E402
+from torch.utils.cpp_extension import (  # noqa: E402
+    BuildExtension,
+    CppExtension,
+    CUDAExtension,
+    include_paths,
+)
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "rnnfast/version.py").read_text()).group(1)
-# Code for each of these majors serves its minors too (8.0: 8.6, 8.9).
-ARCHITECTURES = "7.5;8.0;9.0;10.0;12.0"
+# Which architectures: pure functions of the package, which cannot be imported before it is built.
+ARCHITECTURES = runpy.run_path(str(ROOT / "rnnfast/architectures.py"))
 
 
 def sources(*folders: str, suffix: str = ".cpp") -> list[str]:
@@ -60,14 +67,32 @@ def builds_cuda() -> bool:
     return asked != "0" and not missing
 
 
+def nvcc_release() -> tuple[int, int]:
+    """(13, 0)"""
+    said = subprocess.run([f"{CUDA_HOME}/bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+)\.(\d+)", said)
+    if found is None:
+        sys.exit(f"rnnfast: {CUDA_HOME}/bin/nvcc --version: expected a release, got '{said.strip()}'")
+    return int(found[1]), int(found[2])
+
+
 def architectures() -> list[str]:
-    """What the kernels are compiled for, as TORCH_CUDA_ARCH_LIST says; by default the device here, or all."""
-    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        here = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
-        chosen = sorted({f"{major}.{minor}" for major, minor in here})
-        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(chosen) or ARCHITECTURES
-    listed = re.split(r"[\s,;]+", os.environ["TORCH_CUDA_ARCH_LIST"].strip())
-    return [f"sm_{name.partition('+')[0].replace('.', '')}" for name in listed if name]
+    """What the kernels are compiled for, in nvcc's names: as TORCH_CUDA_ARCH_LIST says, by default the devices here, or
+    every major that nvcc knows."""
+    try:
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            here = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+            os.environ["TORCH_CUDA_ARCH_LIST"], left_out = ARCHITECTURES["default_list"](nvcc_release(), here)
+            if left_out:
+                print(f"rnnfast: CUDA kernels: {left_out}")
+        # torch's own reading of the list ("Hopper", "native", ...), for which it has no public function.
+        from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+        names = ARCHITECTURES["built_for"](_get_cuda_arch_flags())
+    except ValueError as error:
+        sys.exit(str(error))
+    print(f"rnnfast: CUDA kernels for {', '.join(names)}")
+    return names
 
 
 # For tests: the AVX-512 shape on AVX2 as one more target, `RNNFAST_ISA=wide`.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Gpu:
     """The CUDA device: graphs and events."""
 
     device = torch.device("cuda")
+    graphs = True
 
     def facts(self) -> dict[str, Any]:
         found: Any = torch.cuda.get_device_properties(self.device)
@@ -47,8 +49,11 @@ class Gpu:
             "cudnn": torch.backends.cudnn.version(),
         }
 
-    def captured(self, run: Run) -> tuple[Callable[[], object], bool]:
-        """A replay of the call's graph; the call itself where it cannot be captured."""
+    def captured(self, run: Run, *, same_bits: bool) -> tuple[Callable[[], object], bool]:
+        """A replay of the call's graph; the call itself where it cannot be captured.
+
+        same_bits: a RuntimeError where the replay's results are not the call's (cuDNN's need not be).
+        """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -57,12 +62,16 @@ class Gpu:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
+        expected = run() if same_bits else []
         try:
             with torch.cuda.graph(graph):
-                run()
+                results = run()
         except RuntimeError:
             torch.cuda.synchronize()
             return run, False
+        graph.replay()
+        if not all(torch.equal(a, b) for a, b in zip(results, expected, strict=False)):
+            raise RuntimeError("a replay of the call's CUDA graph gives other results than the call")
         return graph.replay, True
 
     def seconds(self, run: Callable[[], object], times: int) -> float:
@@ -80,11 +89,13 @@ class Rehearsal:
     """The CPU in a GPU's place: the same program, no graphs, wall time."""
 
     device = torch.device("cpu")
+    graphs = False
 
     def facts(self) -> dict[str, Any]:
         return {"device": "rehearsal on the CPU: times mean nothing", "architecture": "none", "processors": 0}
 
-    def captured(self, run: Run) -> tuple[Callable[[], object], bool]:
+    def captured(self, run: Run, *, same_bits: bool) -> tuple[Callable[[], object], bool]:
+        del same_bits  # there is no graph
         return run, False
 
     def seconds(self, run: Callable[[], object], times: int) -> float:
@@ -189,7 +200,10 @@ def measure(case: GpuCase, machine: Machine, rounds: int = ROUNDS, sample: float
 
 def _measure(case: GpuCase, machine: Machine, rounds: int, sample: float) -> dict[str, Any]:
     dtype = storage_dtype(case)
-    row: dict[str, Any] = {**asdict(case), "contenders": {}, "predicted_us_a_step": {}}
+    row: dict[str, Any] = {**asdict(case), "contenders": {}, "predicted_us_a_step": {}, "predicted_us_a_call": {}}
+    passes = (False, True) if case.mode == "training" else (False,)
+    set_path(None)
+    row["chosen"] = [plan_of(case, machine, backward=backward)["path"] for backward in passes]
     exact = call_of(case, "torch.nn", machine.device, torch.float64)()
     theirs = call_of(case, "torch.nn", machine.device, dtype)()
     replays: dict[str, tuple[Callable[[], object], int]] = {}
@@ -198,10 +212,9 @@ def _measure(case: GpuCase, machine: Machine, rounds: int, sample: float) -> dic
         entry: dict[str, Any] = {}
         row["contenders"][name] = entry
         if name in PATHS:
-            plans = [
-                plan_of(case, machine, backward=b) for b in ((False, True) if case.mode == "training" else (False,))
-            ]
-            row["predicted_us_a_step"][name] = sum(plan["microseconds"] for plan in plans)
+            plans = [plan_of(case, machine, backward=backward) for backward in passes]
+            step = row["predicted_us_a_step"][name] = sum(plan["microseconds"] for plan in plans)
+            row["predicted_us_a_call"][name] = sum(plan["fixed_microseconds"] for plan in plans) + case.T * step
             other = [plan for plan in plans if plan["path"] != name]
             if other:
                 entry["skipped"] = "; ".join(other[0]["reasons"])
@@ -212,7 +225,7 @@ def _measure(case: GpuCase, machine: Machine, rounds: int, sample: float) -> dic
             if wrong:
                 entry["wrong"] = wrong
                 continue
-            replay, entry["captured"] = machine.captured(run)
+            replay, entry["captured"] = machine.captured(run, same_bits=name in PATHS)
             once = machine.seconds(replay, 1)
             replays[name] = (replay, max(1, round(sample / max(machine.seconds(replay, 2), once / 100, 1e-7))))
         except RuntimeError as error:
@@ -230,15 +243,18 @@ def _measure(case: GpuCase, machine: Machine, rounds: int, sample: float) -> dic
 
 
 def smoke(machine: Machine, until: float) -> int:
-    """Every path, cell and dtype once, tiny, forward and backward: for compute-sanitizer. The number of calls."""
+    """Every path, cell, dtype and product, tiny, forward and backward: for compute-sanitizer. The number of calls.
+
+    A batch of 9 takes tensor cores where there are some (float32 as tf32, torch's default), one of 3 multiply-adds.
+    """
     count = 0
-    for path in PATHS:
+    for path, batch in (("persistent", 9), ("step", 9), ("persistent", 3)):
         for dtype in ("float32", "float16", "float64", "bfloat16"):
             for cell in CELLS:
                 if CELLS[cell].torch_name is None or time.monotonic() > until:
                     continue
                 set_path(path)
-                case = GpuCase(cell, "training", dtype, 3, 9, 5, 40, 2)
+                case = GpuCase(cell, "training", dtype, 3, batch, 5, 40, 2)
                 if not all(
                     bool(t.isfinite().all()) for t in call_of(case, path, machine.device, storage_dtype(case))()
                 ):
@@ -248,7 +264,7 @@ def smoke(machine: Machine, until: float) -> int:
     return count
 
 
-HEADER = ("case", "torch.nn ms", "step ms", "persistent ms", "best ratio", "us/step", "predicted")
+HEADER = ("case", "torch.nn ms", "step ms", "persistent ms", "chosen ratio", "us/step", "predicted", "plan")
 
 
 def line_of(row: dict[str, Any]) -> tuple[str, ...]:
@@ -260,17 +276,51 @@ def line_of(row: dict[str, Any]) -> tuple[str, ...]:
         entry = row["contenders"][name]
         word = next((key for key in ("skipped", "wrong", "failed") if key in entry), "-")
         cells.append(f"{times[name]:.4f}{'' if entry['captured'] else ' *'}" if times[name] else word)
-    ours = {name: times[name] for name in PATHS if times[name]}
-    if not ours:
-        return (str(case), *cells, "-", "-", "-")
-    best = min(ours, key=lambda name: ours[name])
-    ratio = f"{times['torch.nn'] / ours[best]:.2f}" if times["torch.nn"] else "-"
-    predicted = f"{row['predicted_us_a_step'][best]:.2f}"
-    return (str(case), *cells, ratio, f"{1e3 * ours[best] / case.T:.2f}", predicted)
+    chosen = chosen_path(row)
+    if chosen is None or not times[chosen]:
+        return (str(case), *cells, "-", "-", "-", "-")
+    ratio = f"{times['torch.nn'] / times[chosen]:.2f}" if times["torch.nn"] else "-"
+    predicted = f"{row['predicted_us_a_step'][chosen]:.2f}"
+    return (str(case), *cells, ratio, f"{1e3 * times[chosen] / case.T:.2f}", predicted, chosen)
+
+
+def chosen_path(row: dict[str, Any]) -> str | None:
+    """Which path the plan takes by itself; None where forward and BPTT take two."""
+    paths = set(row["chosen"])
+    return paths.pop() if len(paths) == 1 else None
+
+
+def verdict(rows: list[dict[str, Any]]) -> list[str]:
+    """What the plan is to learn from: measured by predicted time of each path, and where it chose the slower one."""
+    lines, losses = [], []
+    for name in PATHS:
+        found = [
+            1e3 * row["contenders"][name]["median"] / row["predicted_us_a_call"][name]
+            for row in rows
+            if "median" in row["contenders"].get(name, {})
+        ]
+        if found:
+            spread = f"{min(found):.2f} to {max(found):.2f}"
+            lines.append(f"{name}: measured {median(found):.2f} times the prediction, {spread}, {len(found)} cases")
+    compared = 0
+    for row in rows:
+        times = {name: row["contenders"][name].get("median") for name in PATHS}
+        chosen = chosen_path(row)
+        if chosen is None or not all(times.values()):
+            continue
+        compared += 1
+        other = next(name for name in PATHS if name != chosen)
+        if times[other] < times[chosen]:
+            case = GpuCase(**{name: row[name] for name in GpuCase.__dataclass_fields__})
+            losses.append((times[chosen] / times[other], f"{case}: {chosen}"))
+    if compared:
+        lines.append(f"the plan took the slower path in {len(losses)} of {compared} cases where both run")
+    lines += [f"  {loss:.2f} times as long, {text}" for loss, text in sorted(losses, reverse=True)[:5]]
+    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0; 1 where a result was wrong or a call failed; 2 where there is no device."""
+    """0; 1 where a result of ours was wrong, a call failed or was not captured; 2 where there is no device."""
     parser = argparse.ArgumentParser(prog="gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=150, help="for everything (default: 150)")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON, written after each case")
@@ -290,7 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
     facts["kernels"] = _C.cuda_architectures()
     report: dict[str, Any] = {"facts": facts, "rows": [], "unfinished": [str(case) for case in todo]}
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    print(" | ".join(HEADER))
+    print(" | ".join(HEADER), flush=True)
     bad, longest = 0, 0.0
     for case in todo:
         begin = time.monotonic()
@@ -298,7 +348,11 @@ def main(arguments: list[str] | None = None) -> int:
             break
         row = measure(case, machine, *((2, 1e-4) if args.rehearse else ()))
         longest = max(longest, time.monotonic() - begin)
-        bad += any("wrong" in entry or "failed" in entry for entry in row["contenders"].values())
+        bad += any(
+            "wrong" in entry or "failed" in entry or (machine.graphs and not entry.get("captured", True))
+            for name, entry in row["contenders"].items()
+            if name in PATHS
+        )
         report["rows"].append(row)
         report["unfinished"] = report["unfinished"][1:]
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -306,6 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(" | ".join(line_of(row)), flush=True)
     if any(not entry.get("captured", True) for row in report["rows"] for entry in row["contenders"].values()):
         print("* not captured in a CUDA graph: the time includes launching")
+    for line in verdict(report["rows"]):
+        print(line)
     for name in report["unfinished"]:
         print(f"no time left for: {name}")
     print(f"{len(report['rows'])} of {len(todo)} cases measured, {bad} with a wrong result or an error; {args.out}")

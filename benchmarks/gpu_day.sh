@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The day of a GPU: builds for the device here, runs the kernel tests on it, compute-sanitizer on a few calls, and
-# every path against torch.nn (cuDNN). One command, under nine minutes, no network; torch with CUDA, nvcc, ninja and
-# pytest are there.
+# every path against torch.nn (cuDNN). One command, under nine minutes, no network; torch with CUDA, nvcc, ninja, numpy
+# and pytest are there.
 #
 #   benchmarks/gpu_day.sh [--out DIR] [--minutes N] [--rehearse]
 #
-# DIR (default: benchmarks/results/local/gpu-day) gets summary.txt, gpu.json (the benchmark), and a log of each part.
-# Each part has its time; one that does not finish in it is stopped and reported, and the next begins.
+# DIR (default: benchmarks/results/local/gpu-day) gets summary.txt, gpu.json (the benchmark), device.txt, the results
+# of the tests as XML, and a log of each part. Each part has its time, more of it with --minutes above 8.5; one that
+# does not finish in it is stopped and reported, and the next begins.
 # --rehearse: the same on a machine without a GPU: the extension as it stands, the tests on the emulator, the
 # benchmark's program on the CPU with tiny shapes. PYTHON: the interpreter (default: .venv/bin/python, else python3).
 set -uo pipefail
@@ -25,12 +26,14 @@ done
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || command -v python3)}
 total=$(awk "BEGIN { print int(60 * $minutes) }")
 mkdir -p "$out"
-rm -f "$out"/*.log "$out/gpu.json"
+rm -f "$out"/*.log "$out/gpu.json" "$out/tests.xml" "$out/device.txt"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 failed=0
 
 say() { echo "$1" | tee -a "$out/summary.txt"; }
 left() { echo $((total - SECONDS)); }
+# So many seconds of the 510, or their share of a longer day.
+share() { echo $(($1 * (total > 510 ? total : 510) / 510)); }
 
 # part NAME SECONDS COMMAND...: within its own time and what is left of the whole; 0 where it succeeded.
 part() {
@@ -41,7 +44,8 @@ part() {
     say "$name: NOT RUN, no time left"
     return 1
   fi
-  timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+  # An interrupt, also where a script in the background ignores it: pytest then still tells what failed.
+  timeout --signal=INT --kill-after=10 "$limit" env --default-signal=INT "$@" >"$out/$name.log" 2>&1 || code=$?
   local took=$((SECONDS - begin)) last
   last=$(grep -v '^ *$' "$out/$name.log" | tail -n 1 | cut -c 1-200)
   case $code in
@@ -54,26 +58,31 @@ part() {
 
 : >"$out/summary.txt"
 say "gpu day, at most $total s$([ -n "$rehearse" ] && echo ', a rehearsal without a GPU')"
+say "commit $(git describe --always --dirty 2>/dev/null || echo unknown), $(date -u +%Y-%m-%dT%H:%MZ)"
 if [ -z "$rehearse" ]; then
   "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null ||
     { say "NOT RUN: torch sees no CUDA device (--rehearse needs none)"; exit 2; }
-  nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.sm,temperature.gpu --format=csv,noheader 2>&1 |
-    tee "$out/device.log"
-  part build 270 env RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
+  {
+    nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.sm,temperature.gpu --format=csv,noheader
+    nvidia-smi -q -d CLOCK,COMPUTE,PERFORMANCE
+    "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" --version || nvcc --version
+  } >"$out/device.txt" 2>&1
+  head -n 1 "$out/device.txt"
+  part build "$(share 270)" env RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
     { say "nothing can be measured without the extension: $out/build.log"; exit 1; }
 fi
 part info 30 "$python" -m rnnfast info
 
-# The kernels' tests run on one device at a time: cpu, emulated, cuda. Those that name the device are collected, and
-# those of a GPU alone.
-where=$([ -n "$rehearse" ] && echo emulated || echo cuda)
-files=$(grep -lE '"emulated"' tests/test_*.py | grep -vE 'explain_cuda|cuda_check|gpu_day' || true)
+# The kernels' tests, those of tests/cuda_devices.py, are of two devices, emulated and cuda, the modules' of cpu and
+# cuda. Of the build above the emulator is no part; conftest.py needs packages that need not be here, and these tests nothing of it.
+where=$([ -n "$rehearse" ] && echo "emulated or cpu" || echo "not emulated and not cpu")
+files=$(grep -lE '^from tests\.cuda_devices import .*DEVICES\b' tests/test_*.py || true)
 if [ -z "$files" ]; then
-  say "tests: NOT RUN, no test names the device emulated"
+  say "tests: NOT RUN, no test has the devices of tests/cuda_devices.py"
   failed=1
 else
-  part tests 120 "$python" -m pytest $files tests/test_cuda_options.py -q --no-header -p no:cacheprovider \
-    -m "not full and not slow" -k "$where" --maxfail=20
+  part tests "$(share 120)" "$python" -m pytest $files -q --no-header --noconftest -p no:cacheprovider \
+    -m "not full and not slow" -k "$where" --maxfail=20 --durations=5 --junit-xml "$out/tests.xml"
 fi
 
 sanitizer=$(command -v compute-sanitizer || command -v "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
@@ -83,8 +92,10 @@ elif [ -z "$sanitizer" ]; then
   say "sanitizer: NOT RUN, no compute-sanitizer"
   part smoke 60 "$python" -m benchmarks.gpu --smoke --seconds 30
 else
-  for tool in memcheck racecheck; do
-    part "$tool" 35 "$sanitizer" --tool $tool --error-exitcode 7 "$python" -m benchmarks.gpu --smoke --seconds 25
+  # Of a longer day also the barriers.
+  for tool in memcheck racecheck $([ "$total" -lt 900 ] || echo synccheck); do
+    part "$tool" "$(share 45)" "$sanitizer" --tool $tool --error-exitcode 7 --print-limit 20 \
+      "$python" -m benchmarks.gpu --smoke --seconds "$(share 20)"
   done
 fi
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from rnnfast.architectures import NOT_BUILT, capability_of, why_no_code
 from rnnfast.ops import _C
 from rnnfast.specs import CellSpec
 
@@ -47,13 +48,15 @@ def cuda_known(device: Any) -> str | None:
 
 def why_no_cuda(device: torch.device) -> list[str]:
     """Why nothing of ours would run on this CUDA device; empty where something would."""
-    reasons = []
-    if not _C.cuda_architectures():
-        reasons.append("no rnnfast kernels for device cuda: this installation was built without them")
+    built = _C.cuda_architectures()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) < count:
+        reason = why_no_code(built, torch.cuda.get_device_capability(device))
+        return [] if reason is None else [reason]
+    reasons = [] if built else [NOT_BUILT]
     if count == 0:
         reasons.append(f"no CUDA device on this machine; to ask about one, name it: {', '.join(_C.cuda_devices())}")
-    elif (device.index or 0) >= count:
+    else:
         reasons.append(f"no CUDA device {device.index} on this machine, which has {count}")
     return reasons
 
@@ -65,11 +68,11 @@ def cuda_explanation(call: CudaCall, device: str | torch.device) -> dict[str, An
         dtype = torch.get_autocast_dtype("cuda")
     forward = _plan(call, device, dtype, backward=False)
     plans = [forward, _plan(call, device, dtype, backward=True)] if call.training else [forward]
-    hypothetical = isinstance(device, str)
     where = f"{device} ({forward['card']})" if isinstance(device, str) else torch.cuda.get_device_name(device)
     reasons = list(dict.fromkeys(_told(plans)))
-    if hypothetical and not _C.cuda_architectures():
-        reasons.append("this installation was built without CUDA kernels: on a GPU it runs torch's own")
+    missing = why_no_code(_C.cuda_architectures(), capability_of(device)) if isinstance(device, str) else None
+    if missing is not None:
+        reasons.append(f"{missing}; on such a GPU torch's own runs")
     names = [f"{plan['path']} path, {plan['product']}" for plan in plans]
     kernel = names[0] if len(set(names)) == 1 else f"forward {names[0]}; BPTT {names[1]}"
     return {

@@ -10,29 +10,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnfast.ops import CUDA_BUILT
+from rnnfast.architectures import NOT_BUILT, why_no_code
+from rnnfast.ops import _C
 from rnnfast.specs import CellSpec
 
-__all__ = ["KERNEL_DTYPES", "cell", "layers", "warn", "why_no_kernel"]
+__all__ = ["KERNEL_DTYPES", "cell", "layers", "warn", "why_no_kernel", "why_not_on"]
 
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-OLDEST_CUDA = (7, 5)  # compute capability
 _warned: set[str] = set()
+_asked: dict[int, str | None] = {}  # of CUDA devices by index: asking the driver costs microseconds a call
 
 
 def why_no_kernel(x: Tensor) -> str | None:
     """Why rnnfast has no kernel for this input, or None where it has one."""
     if not (x.is_cpu or x.is_meta):
-        if not x.is_cuda or not CUDA_BUILT:
-            return f"no rnnfast kernels for device {x.device.type}"
-        capability = torch.cuda.get_device_capability(x.device)
-        if capability < OLDEST_CUDA:
-            return f"no rnnfast kernels for compute capability {capability[0]}.{capability[1]}, older than 7.5"
+        reason = why_not_on(x.device.index or 0) if x.is_cuda else f"no rnnfast kernels for device {x.device.type}"
+        if reason is not None:
+            return reason
     if x.dtype not in KERNEL_DTYPES:
         return f"no rnnfast kernels for dtype {x.dtype}"
     if x.layout is not torch.strided:
         return f"no rnnfast kernels for layout {x.layout}"
     return None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def why_not_on(index: int) -> str | None:
+    """Why this build runs nothing on a CUDA device of this machine, or None where it does.
+
+    None too where CUDA is not initialised: then x is a fake tensor, which may stand for a device of another machine.
+    """
+    if index not in _asked:
+        built = _C.cuda_architectures()
+        if built and not torch.cuda.is_initialized():
+            return None
+        _asked[index] = why_no_code(built, torch.cuda.get_device_capability(index)) if built else NOT_BUILT
+    return _asked[index]
 
 
 def warn(reason: str, spec: CellSpec, label: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rnnfast.architectures import why_no_code
 from rnnfast.ops import _C
 from rnnfast.version import __version__
 
@@ -63,6 +64,12 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
+def cuda_devices() -> dict[str, tuple[int, int]]:
+    """The CUDA devices that torch can use, and their compute capabilities."""
+    indices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return {torch.cuda.get_device_name(i): torch.cuda.get_device_capability(i) for i in indices}
+
+
 def missing_packages(extra: str) -> list[str]:
     """Packages of an extra that are not installed."""
     return [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
@@ -72,8 +79,9 @@ def info_text() -> str:
     """The output of `rnnfast info`."""
     facts = machine_facts()
     caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items()) or "unknown"
-    cuda = f"torch sees {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no device that torch can use"
-    built = ", ".join(_C.cuda_architectures())
+    built, devices = _C.cuda_architectures(), cuda_devices()
+    seen = ", ".join(f"{name} ({major}.{minor})" for name, (major, minor) in devices.items())
+    kernels = f"built for {', '.join(built)}" if built else "not built"
     lines = {
         "rnnfast": f"{facts['rnnfast']} (compiled core {_C.version()})",
         "torch": facts["torch"],
@@ -82,7 +90,7 @@ def info_text() -> str:
         "instructions": f"{facts['isa']} in use; available {', '.join(facts['isas_available'])}; "
         f"built {', '.join(_C.isas_built())}",
         "threads": f"{facts['threads']} (torch.set_num_threads, OMP_NUM_THREADS)",
-        "CUDA": f"kernels {f'built for {built}' if built else 'not built'}; {cuda}",
+        "CUDA": f"kernels {kernels}; {f'torch sees {seen}' if seen else 'no device that torch can use'}",
     }
     text = "\n".join(f"{name + ':':14}{value}" for name, value in lines.items())
     notes = []
@@ -96,4 +104,6 @@ def info_text() -> str:
             "CUDA kernels: build from source with a CUDA torch and nvcc (docs/cuda.md); until then CUDA tensors "
             "run torch's own layers, with a warning"
         )
+    else:
+        notes += [reason for reason in (why_no_code(built, device) for device in devices.values()) if reason]
     return text + "\n" + "\n".join(f"{'for more:':14}{note}" for note in notes)

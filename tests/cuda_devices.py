@@ -3,20 +3,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from rnnfast import _C, _emulator
-from rnnfast.ops import CUDA_BUILT, LAYERS
+from rnnfast.explain_cuda import properties
+from rnnfast.ops import _C, CUDA_BUILT, LAYERS
 from tests.cases import HALF, Case
 from tests.problem import Problem, Results
 from tests.reference import Control
 
 FREE = Control()
-DEVICES = ("emulated", "cuda") if CUDA_BUILT and torch.cuda.is_available() else ("emulated",)
+HERE = ("cuda",) if CUDA_BUILT and torch.cuda.is_available() else ()
+DEVICES = ("emulated", *HERE)
+MODULE_DEVICES = ("cpu", *HERE)  # of tests through torch, which the emulator is no device of
+
+
+def emulator() -> Any:
+    """The module, which is not built where a GPU is measured: then its tests alone fail."""
+    from rnnfast import _emulator
+
+    return _emulator
+
+
 TF32_EPS = 2.0**-10
 
 
@@ -78,14 +90,15 @@ class EmulatedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p: Problem, engine: Engine, plans: list[dict], control: Control, records, x, h0, c0, *weights):
         case = p.case
-        _emulator.set_device(engine.architecture, engine.processors(case))
-        _emulator.set_seed(engine.seed)
+        emulated = emulator()
+        emulated.set_device(engine.architecture, engine.processors(case))
+        emulated.set_seed(engine.seed)
         options = {"dtype": case.dtype, "path": engine.path, "tf32": engine.tf32}
         inputs = (case.cell, to_array(x), to_array(h0), to_array(c0), [to_array(w) for w in weights])
         sizes = p.batch_sizes if case.packed else None
         flags = (sizes, case.bias, case.bidirectional)
-        out = _emulator.layer_forward(*inputs, *flags, True, **options)
-        inference = _emulator.layer_forward(*inputs, *flags, False, **options)
+        out = emulated.layer_forward(*inputs, *flags, True, **options)
+        inference = emulated.layer_forward(*inputs, *flags, False, **options)
         for name in ("y", "h_n", "c_n"):
             assert np.array_equal(out[name], inference[name]), f"{p.where}: {engine}: {name} of inference differs"
         plans.append(out["plan"])
@@ -102,7 +115,7 @@ class EmulatedLayer(torch.autograd.Function):
         mask = list(ctx.needs_input_grad[5:])
         options = options | control_options(ctx.control) | {"record": ctx.records is not None}
         grads = [to_array(g) if p.weighed(name) else None for name, g in zip(("y", "h_n", "c_n"), grads, strict=True)]
-        back = _emulator.layer_backward(*grads, *inputs, *flags, out["y"], out["saved"], out["cells"], mask, **options)
+        back = emulator().layer_backward(*grads, *inputs, *flags, out["y"], out["saved"], out["cells"], mask, **options)
         plans.append(back["plan"])
         if ctx.records is not None:
             ctx.records.append(torch.from_numpy(back["record"]))
@@ -136,11 +149,16 @@ def run_on(
         )  # fmt: skip
         return [t.cpu() for t in out[:3]]
 
-    before = torch.backends.cudnn.rnn.fp32_precision
+    case, before = p.case, torch.backends.cudnn.rnn.fp32_precision
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RNNFAST_CUDA_PATH", engine.path)
         torch.backends.cudnn.rnn.fp32_precision = "tf32" if engine.tf32 else "ieee"
         try:
+            shape = (case.cell, case.T, max(case.B, 1), case.I, case.H, case.P, case.D, case.dtype)
+            card = properties(torch.device("cuda"))
+            plans += [
+                _C.explain_cuda(card, *shape, back, True, engine.tf32, control.clip == "norm") for back in (False, True)
+            ]
             return p.run(on_gpu), plans
         finally:
             if records is not None:

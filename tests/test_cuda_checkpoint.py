@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnfast import _emulator
 from tests.cases import Case
-from tests.cuda_devices import Engine, control_options, to_array
+from tests.cuda_devices import Engine, control_options, emulator, to_array
 from tests.problem import Problem, problem
 from tests.reference import Control
 from tests.test_bptt import reference
@@ -27,7 +26,7 @@ class Segments:
     def __init__(self, p: Problem, engine: Engine, control: Control, every: int, d: int) -> None:
         self.p, self.control, self.d, self.T = p, control, d, p.case.T
         self.options = {"dtype": "float64", "path": engine.path, "reversed": d == 1}
-        _emulator.set_device(engine.architecture, engine.processors(p.case))
+        emulator().set_device(engine.architecture, engine.processors(p.case))
         self.starts = np.concatenate([[0], np.cumsum(p.batch_sizes)])
         self.lengths = np.array([sum(size > b for size in p.batch_sizes) for b in range(p.case.B)])
         self.weights = [w.numpy() for w in p.weights[d * p.each : (d + 1) * p.each]]
@@ -54,7 +53,7 @@ class Segments:
         )
 
     def forward(self, begin: int, end: int, h: np.ndarray, c: np.ndarray) -> Arrays:
-        return _emulator.layer_forward(*self.inputs(begin, end, h, c), True, **self.options)
+        return emulator().layer_forward(*self.inputs(begin, end, h, c), True, **self.options)
 
     def cut(self, i: int, dh: np.ndarray, dc: np.ndarray) -> None:
         """Truncation where a cut falls between segment i and the one after it."""
@@ -85,7 +84,7 @@ class Segments:
             inputs = self.inputs(begin, end, *kept[i])
             out = self.forward(begin, end, *kept[i])
             self.cut(i, dh, dc)
-            back = _emulator.layer_backward(
+            back = emulator().layer_backward(
                 np.ascontiguousarray(grad_y[rows].reshape(out["y"].shape)), dh[None, :n].copy(),
                 dc[None, :n].copy() if case.has_cell else None, *inputs, out["y"], out["saved"], out["cells"],
                 [True] * (3 + len(self.weights)), record=True, behind=begin if d else self.T - end,

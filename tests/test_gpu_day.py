@@ -3,8 +3,11 @@
 
 import json
 import os
+import re
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +41,13 @@ def test_a_row() -> None:
         assert entry["median"] > 0
         assert not entry["captured"]
     assert row["predicted_us_a_step"]["step"] > row["predicted_us_a_step"]["persistent"] > 0
+    for path in gpu.PATHS:
+        assert row["predicted_us_a_call"][path] > 3 * row["predicted_us_a_step"][path]
+    assert row["chosen"] == ["persistent", "persistent"]
     line = gpu.line_of(row)
     assert line[0] == "gru training float32 T=3 B=2 I=4 H=5"
+    assert line[-1] == "persistent"
+    assert len(line) == len(gpu.HEADER)
     assert "-" not in line[1:]
     assert "RNNFAST_CUDA_PATH" not in os.environ
 
@@ -63,6 +71,55 @@ def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bound" in row["contenders"]["step"]["wrong"]
     assert "median" not in row["contenders"]["step"]
     assert "median" in row["contenders"]["persistent"]
+
+
+def test_what_the_plan_is_to_learn() -> None:
+    def row(T: int, chosen: list[str], **milliseconds: float) -> dict[str, Any]:
+        case = asdict(GpuCase("gru", "training", "float32", T, 2, 4, 5))
+        entries = {name: {"median": value} for name, value in milliseconds.items()}
+        contenders = {name: entries.get(name, {"skipped": "does not fit"}) for name in gpu.CONTENDERS}
+        return {**case, "contenders": contenders, "chosen": chosen, "predicted_us_a_call": {"step": 8, "persistent": 2}}
+
+    both = ["persistent", "persistent"]
+    rows = [
+        row(3, both, step=0.008, persistent=0.004),  # right
+        row(4, both, step=0.016, persistent=0.064),  # wrong, fourfold
+        row(5, ["step", "step"], step=0.008),  # no other path
+        row(6, ["persistent", "step"], step=0.008, persistent=0.006),  # forward and BPTT take two
+    ]
+    assert gpu.verdict(rows) == [
+        "step: measured 1.00 times the prediction, 1.00 to 2.00, 4 cases",
+        "persistent: measured 3.00 times the prediction, 2.00 to 32.00, 3 cases",
+        "the plan took the slower path in 1 of 2 cases where both run",
+        "  4.00 times as long, gru training float32 T=4 B=2 I=4 H=5: persistent",
+    ]
+    assert gpu.verdict([]) == []
+
+
+def test_what_a_graph_does_not_take_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Ours must be captured on a GPU; torch's need not."""
+    monkeypatch.setattr(gpu, "rehearsal", lambda: [CASE])
+    run = ["--rehearse", "--out", str(tmp_path / "gpu.json")]
+    assert gpu.main(run) == 0
+    monkeypatch.setattr(gpu.Rehearsal, "graphs", True)
+    assert gpu.main(run) == 1
+    assert "1 of 1 cases measured, 1 with a wrong result or an error" in capsys.readouterr().out
+
+
+def test_the_script_finds_the_tests() -> None:
+    """Those of the kernels and those of the modules, by what they import; nothing else of theirs needs a package."""
+    script = (ROOT / "benchmarks/gpu_day.sh").read_text()
+    pattern = re.findall(r"grep -lE '(.+)' tests/test_\*\.py", script)
+    assert len(pattern) == 1
+    files = (ROOT / "tests").glob("test_*.py")
+    named = {path.name for path in files if re.search(pattern[0], path.read_text(), re.MULTILINE)}
+    assert named == {"test_cuda.py", "test_cuda_modules.py"}
+    for name in (*named, "cuda_devices.py"):
+        text = (ROOT / "tests" / name).read_text()
+        assert "hypothesis" not in text
+        assert not re.search(r"^from rnnfast import .*_emulator", text, re.MULTILINE), "not built on that day"
 
 
 def test_what_there_was_no_time_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -90,7 +90,8 @@ py::dict explain_cuda(const std::variant<std::string, py::dict>& device, const s
   return result;
 }
 
-// What the kernels of this build were compiled for; empty: it has none.
+// What the kernels of this build were compiled for, machine code (sm_80) and PTX (compute_80); empty: it has none.
+// What that runs on: rnnfast/architectures.py.
 std::vector<std::string> architectures() {
   std::vector<std::string> names;
 #if defined(RNNFAST_CUDA)

@@ -23,6 +23,11 @@ struct Status {
   explicit operator bool() const { return operation == nullptr; }
 };
 
+// A cooperative launch that was refused; nothing of it has run.
+inline constexpr const char* kTooManyBlocks =
+    "too many blocks in cooperative launch: this process may use fewer multiprocessors than the device reports "
+    "(a green context, a share of MPS); RNNFAST_CUDA_PATH=step takes the path that needs no such launch";
+
 #define RNNFAST_TRY(call)                                       \
   do {                                                          \
     const ::RNNFAST_NAMESPACE::Status rnnfast_status_ = (call); \
@@ -41,6 +46,8 @@ struct Launch {
 inline Status status_of(cudaError_t error, const char* operation) {
   if (error == cudaSuccess) return {};
   (void)cudaGetLastError();  // reported here; the next launch of somebody else must not find it
+  // The plan counts on every multiprocessor that the device reports.
+  if (error == cudaErrorCooperativeLaunchTooLarge) return {operation, kTooManyBlocks};
   return {operation, cudaGetErrorString(error)};
 }
 
