@@ -27,6 +27,7 @@ def layer_forward(
     dtype: str = "float32",
     path: str = "best",
     tf32: bool = False,
+    reversed: bool = False,
 ) -> dict[str, Any]: ...
 def layer_backward(
     grad_y: NDArray[Any] | None,
@@ -48,7 +49,11 @@ def layer_backward(
     dtype: str = "float32",
     path: str = "best",
     tf32: bool = False,
+    reversed: bool = False,
     clip_value: float = 0.0,
     clip_norm: float = 0.0,
     steps: int = 0,
+    record: bool = False,
+    behind: int = 0,
+    lengths: Sequence[int] | None = None,
 ) -> dict[str, Any]: ...

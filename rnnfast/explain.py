@@ -109,7 +109,9 @@ def explain(
     if cuda is not None:
         if frozen is not None:
             return _torch_path(label, "a frozen snapshot is the CPU's")
-        return Explanation(**cuda_explanation(_cuda_call(source, spec, x), cuda))
+        fields = cuda_explanation(_cuda_call(source, spec, x), cuda)
+        fields["reasons"] += _control_in_words(source)
+        return Explanation(**fields)
     dtype = data.dtype
     if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
@@ -143,9 +145,8 @@ def explain(
         reasons.append(f"{plan['isa']} was asked for; {_C.isas_available()[0]} is available")
     if dtype.itemsize < 4:
         reasons.append(f"{dtype} is converted: state and sums are float32")
-    options = source._control() if isinstance(source, RNNBase | RNNCellBase) else None
-    if options is not None and frozen is None:
-        reasons += in_words(options)
+    if frozen is None:
+        reasons += _control_in_words(source)
     if frozen is not None:
         reasons.append("a frozen snapshot: packed weights, inference only")
     elif is_torchs:
@@ -220,6 +221,11 @@ def _needs_grad(source: Any, data: Tensor) -> bool:
     """Whether a call would keep what a backward pass needs."""
     weights = list(source.parameters()) if isinstance(source, nn.Module) else []
     return torch.is_grad_enabled() and (data.requires_grad or any(weight.requires_grad for weight in weights))
+
+
+def _control_in_words(source: Any) -> list[str]:
+    options = source._control() if isinstance(source, RNNBase | RNNCellBase) else None
+    return [] if options is None else in_words(options)
 
 
 def _cuda_call(source: Any, spec: CellSpec, x: Tensor | PackedSequence) -> CudaCall:

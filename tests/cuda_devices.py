@@ -14,7 +14,9 @@ from rnnfast.explain_cuda import properties
 from rnnfast.ops import _C, CUDA_BUILT, LAYERS
 from tests.cases import HALF, Case
 from tests.problem import Problem, Results
+from tests.reference import Control
 
+FREE = Control()
 HERE = ("cuda",) if CUDA_BUILT and torch.cuda.is_available() else ()
 DEVICES = ("emulated", *HERE)
 MODULE_DEVICES = ("cpu", *HERE)  # of tests through torch, which the emulator is no device of
@@ -75,11 +77,18 @@ def to_tensor(a: np.ndarray, dtype: torch.dtype) -> Tensor:
     return t.view(dtype) if t.element_size() == 2 else t
 
 
+def control_options(control: Control) -> dict[str, float]:
+    """As _emulator.layer_backward has them."""
+    options: dict[str, float] = {"steps": control.steps or 0}
+    return options | ({f"clip_{control.clip}": control.limit} if control.clip else {})
+
+
 class EmulatedLayer(torch.autograd.Function):
-    """A layer on the emulator, with the autograd of the op: what Problem.run differentiates."""
+    """A layer on the emulator, with the autograd of the op: what Problem.run differentiates. records: where a record
+    [D, N, 3] goes, or None, for none."""
 
     @staticmethod
-    def forward(ctx, p: Problem, engine: Engine, plans: list[dict], x, h0, c0, *weights):
+    def forward(ctx, p: Problem, engine: Engine, plans: list[dict], control: Control, records, x, h0, c0, *weights):
         case = p.case
         emulated = emulator()
         emulated.set_device(engine.architecture, engine.processors(case))
@@ -93,7 +102,8 @@ class EmulatedLayer(torch.autograd.Function):
         for name in ("y", "h_n", "c_n"):
             assert np.array_equal(out[name], inference[name]), f"{p.where}: {engine}: {name} of inference differs"
         plans.append(out["plan"])
-        ctx.call = (p, engine, plans, inputs, flags, out, options)
+        ctx.call = (p, plans, inputs, flags, out, options)
+        ctx.control, ctx.records = control, records
         results = [to_tensor(out[name], x.dtype) for name in ("y", "h_n", "c_n")]
         if not case.has_cell:
             results[2] = x.new_empty(0)  # as the op has it
@@ -101,32 +111,42 @@ class EmulatedLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        p, _, plans, inputs, flags, out, options = ctx.call
-        mask = list(ctx.needs_input_grad[3:])
+        p, plans, inputs, flags, out, options = ctx.call
+        mask = list(ctx.needs_input_grad[5:])
+        options = options | control_options(ctx.control) | {"record": ctx.records is not None}
         grads = [to_array(g) if p.weighed(name) else None for name, g in zip(("y", "h_n", "c_n"), grads, strict=True)]
         back = emulator().layer_backward(*grads, *inputs, *flags, out["y"], out["saved"], out["cells"], mask, **options)
         plans.append(back["plan"])
+        if ctx.records is not None:
+            ctx.records.append(torch.from_numpy(back["record"]))
         found = [back["grad_x"], back["grad_h0"], back["grad_c0"], *back["grad_weights"]]
         dtype = p.x.dtype
-        return (None, None, None, *(None if g is None else to_tensor(g, dtype) for g in found))
+        return (None, None, None, None, None, *(None if g is None else to_tensor(g, dtype) for g in found))
 
 
-def run_on(device: str, p: Problem, engine: Engine) -> tuple[Results, list[dict]]:
-    """Outputs and gradients of a problem, and the plans."""
+def run_on(
+    device: str, p: Problem, engine: Engine, control: Control = FREE, records: list[Tensor] | None = None
+) -> tuple[Results, list[dict]]:
+    """Outputs and gradients of a problem, and the plans (on the emulator). records: receives what the backward pass
+    recorded: on the emulator of each row [D, N, 3], on a GPU of each step [D, T, columns] (_C.recorded)."""
     plans: list[dict] = []
     if device == "emulated":
 
         def layer(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
-            return EmulatedLayer.apply(p, engine, plans, x, h0, c0, *weights)
+            return EmulatedLayer.apply(p, engine, plans, control, records, x, h0, c0, *weights)
 
         return p.run(layer), plans
+
+    recorder = 0 if records is None else _C.open_recorder()
+    codes = [(None, "value", "norm").index(control.clip), control.steps or 0, 0, 0, 0, recorder]
 
     def on_gpu(x: Tensor, h0: Tensor | None, c0: Tensor | None, weights: list[Tensor]) -> Sequence[Tensor]:
         case = p.case
         states = [None if s is None else s.cuda() for s in (h0, c0)]
         out = LAYERS[case.cell](
-            x.cuda(), *states, [w.cuda() for w in weights], p.sizes, case.bias, case.bidirectional, False
-        )
+            x.cuda(), *states, [w.cuda() for w in weights], p.sizes, case.bias, case.bidirectional, False,
+            control.limit, codes,
+        )  # fmt: skip
         return [t.cpu() for t in out[:3]]
 
     case, before = p.case, torch.backends.cudnn.rnn.fp32_precision
@@ -136,9 +156,14 @@ def run_on(device: str, p: Problem, engine: Engine) -> tuple[Results, list[dict]
         try:
             shape = (case.cell, case.T, max(case.B, 1), case.I, case.H, case.P, case.D, case.dtype)
             card = properties(torch.device("cuda"))
-            plans += [_C.explain_cuda(card, *shape, back, True, engine.tf32, False) for back in (False, True)]
+            plans += [
+                _C.explain_cuda(card, *shape, back, True, engine.tf32, control.clip == "norm") for back in (False, True)
+            ]
             return p.run(on_gpu), plans
         finally:
+            if records is not None:
+                records.extend(flow for _, flow in _C.recorded(recorder))
+                _C.close_recorder(recorder)
             torch.backends.cudnn.rnn.fp32_precision = before
 
 

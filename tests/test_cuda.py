@@ -4,6 +4,7 @@ cell, dtype and option, the bound of the CPU's. The emulator checks races and bo
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,10 @@ from rnnfast import _C
 from tests.cases import CELLS, CUDA_PAIRWISE, HALF, Case
 from tests.cuda_devices import DEVICES, Engine, engines, eps_of, run_on
 from tests.helpers import assert_within_bound
-from tests.problem import problem
+from tests.problem import Problem, problem
+from tests.reference import Control
+from tests.test_bptt import loop, reference
+from tests.test_gradient_flow import by_steps, nothing_seen
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -71,6 +75,70 @@ def test_repeated_runs_give_the_same_bits(cell: str, path: str, device: str) -> 
         again, _ = run_on(device, p, Engine(path, seed=seed))
         for name, tensor in first.items():
             assert torch.equal(tensor, again[name]), f"{p.where}: {name}, order of threads {seed}"
+
+
+CONTROLLED = [
+    Case(cell, 5, 9, 3, 21, dtype=dtype, bidirectional=both, packed=packed, c0=cell == "lstm", proj=proj)
+    for cell, proj in [*((cell, 0) for cell in CELLS), ("lstm", 7)]
+    for dtype, both, packed in (("float32", True, True), ("float64", True, False), ("float16", False, True))
+    if (cell, dtype) != ("rnn_relu", "float16")  # rounding crosses relu's kink
+]
+CONTROLS = [Control(), Control("value", 0.05, 2), Control("norm", 3.0, 3)]
+
+
+def assert_recorded(p: Problem, engine: Engine, device: str, control: Control, got: torch.Tensor) -> None:
+    """Norms against the NumPy reference; in float64 also what was limited, exactly, against hooks on a loop."""
+    _, norms = reference(p, control)
+    rows = device == "emulated"
+    where = f"{p.where}, {control}, {engine} on {device}"
+    tolerance = 200 * eps_of(p, engine)
+    found, expected = (got[..., :2], norms) if rows else (got[..., :4], by_steps(p, norms))
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance, err_msg=where)
+    if rows and p.case.dtype == "float64":
+        seen = nothing_seen(p)
+        p.run(loop(p, control, seen))
+        beyond = seen.beyond.sum(-1) if control.clip else torch.zeros_like(got[..., 2])
+        assert torch.equal(got[..., 2], beyond), where
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("control", CONTROLS, ids=str)
+@pytest.mark.parametrize("case", CONTROLLED, ids=str)
+def test_control_and_recording(case: Case, control: Control, device: str) -> None:
+    """Limits, cuts, and what is recorded of the error signals; recording changes no bit of the gradients."""
+    p = problem(case)
+    expected, _ = reference(p, control)
+    for engine in engines(case):
+        if control.clip == "norm" and engine.path != "step":
+            continue
+        records: list[torch.Tensor] = []
+        got, plans = run_on(device, p, engine, control, records)
+        assert all(plan["path"] == engine.path for plan in plans)
+        assert_recorded(p, engine, device, control, records[0])
+        plain, _ = run_on(device, p, engine, control)
+        tolerance = 200 * eps_of(p, engine)
+        for name, tensor in got.items():
+            assert torch.equal(tensor, plain[name]), f"{p.where}: {engine}: {name} with and without recording"
+            if name in expected and expected[name].size:
+                np.testing.assert_allclose(
+                    tensor.double(), expected[name], rtol=tolerance, atol=tolerance * np.abs(expected[name]).max(),
+                    err_msg=f"{p.where}, {control}, {engine}: {name}",
+                )  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("path", ["step", "persistent"])
+def test_norms_beyond_the_range_of_squares(path: str, scale: float) -> None:
+    p = problem(Case("rnn_tanh", 3, 2, 3, 9, bidirectional=True))
+    records: list[torch.Tensor] = []
+    grads = p.grads
+    try:
+        p.grads = {name: g * scale for name, g in grads.items()}
+        run_on("emulated", p, Engine(path), records=records)
+        _, norms = reference(p, Control())
+    finally:
+        p.grads = grads
+    np.testing.assert_allclose(records[0][..., 0] / scale, norms[..., 0] / scale, rtol=1e-4)
 
 
 # The pretended devices, but for their multiprocessors.

@@ -50,6 +50,14 @@ def explain_cuda_name(name: str) -> str:
     return {"RNN": "rnn_tanh"}.get(name.removesuffix("Cell"), name.removesuffix("Cell").lower())
 
 
+def test_control_over_bptt_is_told() -> None:
+    module = rnnfast.LSTM(16, 64, bptt_clip=("value", 0.5), checkpoint_every=10, nan_policy="raise")
+    told = explain(module, 100, 4, 16).reasons
+    plain = explain(rnnfast.LSTM(16, 64), 100, 4, 16).reasons
+    assert told[: len(plain)] == plain
+    assert [reason.split(":")[0] for reason in told[len(plain) :]] == ["bptt_clip", "checkpoint_every", "nan_policy"]
+
+
 def test_persistent_where_it_fits() -> None:
     with torch.no_grad():
         found = explain(rnnfast.LSTM(256, 256), 100, 1, 256)

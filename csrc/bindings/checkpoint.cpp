@@ -5,7 +5,6 @@
 
 #include "bindings/finite.h"
 #include "bindings/recorder.h"
-#include "bindings/run.h"
 
 namespace rnnfast {
 namespace {
@@ -50,14 +49,19 @@ std::vector<Segment> segments_of(const LayerSizes& s, int direction, int64_t eve
 
 class Segments {
  public:
-  Segments(const LayerCall& call, const LayerSizes& sizes)
-      : call_(call), s_(sizes), cell_(cell_info(call.kind)), options_(call.x.options()) {}
+  Segments(const LayerCall& call, const LayerSizes& sizes, const LayerPasses& passes)
+      : call_(call),
+        s_(sizes),
+        passes_(passes),
+        cell_(cell_info(call.kind)),
+        options_(call.x.options()),
+        kept_(options_.dtype(computed(call.x.scalar_type()))) {}
 
   LayerResult forward() {
     LayerOutputs out = empty_outputs(cell_, s_, options_, false);
     const int64_t D = s_.directions, kept = kept_states(s_.T, call_.options.checkpoint);
-    out.saved = at::empty({D, kept, s_.B, s_.P}, options_);
-    if (cell_.has_cell) out.cells = at::empty({D, kept, s_.B, s_.H}, options_);
+    out.saved = at::empty({D, kept, s_.B, s_.P}, kept_);
+    if (cell_.has_cell) out.cells = at::empty({D, kept, s_.B, s_.H}, kept_);
     const at::Tensor y = out.y.view({s_.rows, D * s_.P});
     for (int d = 0; d < D; ++d) {
       at::Tensor h = start(call_.h0, d, s_.P), c = cell_.has_cell ? start(call_.c0, d, s_.H) : at::Tensor();
@@ -82,19 +86,19 @@ class Segments {
   LayerGradients backward(const at::Tensor (&grads)[3], const at::Tensor& saved, const at::Tensor& cells,
                           const c10::List<bool>& mask) {
     const int64_t D = s_.directions;
-    const auto zeros = [&](bool asked, at::IntArrayRef shape) {
-      return at::zeros(asked ? shape : at::IntArrayRef({0}), options_);
+    const auto zeros = [&](bool asked, at::IntArrayRef shape, const at::TensorOptions& options) {
+      return at::zeros(asked ? shape : at::IntArrayRef({0}), options);
     };
     // One direction's share is written in place; a second one is added.
     const bool place = D == 1;
     at::Tensor grad_x =
-        mask.get(0) && place ? at::empty(call_.x.sizes(), options_) : zeros(mask.get(0), call_.x.sizes());
+        mask.get(0) && place ? at::empty(call_.x.sizes(), options_) : zeros(mask.get(0), call_.x.sizes(), options_);
     const at::Tensor x_rows = mask.get(0) ? grad_x.view({s_.rows, s_.I}) : at::Tensor();
-    at::Tensor grad_h0 = zeros(mask.get(1), s_.h_shape());
-    at::Tensor grad_c0 = zeros(mask.get(2) && cell_.has_cell, s_.c_shape());
-    std::vector<at::Tensor> grad_weights;
+    at::Tensor grad_h0 = zeros(mask.get(1), s_.h_shape(), options_);
+    at::Tensor grad_c0 = zeros(mask.get(2) && cell_.has_cell, s_.c_shape(), options_);
+    std::vector<at::Tensor> grad_weights;  // sums over segments: in the dtype of sums
     for (size_t i = 0; i < call_.weights.size(); ++i)
-      grad_weights.push_back(zeros(mask.get(3 + i), call_.weights[i].sizes()));
+      grad_weights.push_back(zeros(mask.get(3 + i), call_.weights[i].sizes(), kept_));
     const at::Tensor grad_y = grads[0].defined() ? grads[0].reshape({s_.rows, D * s_.P}) : at::Tensor();
     const bool recording = is_recording(call_.options.recorder);
     at::Tensor flow = recording ? empty_flow(call_, s_) : at::Tensor();
@@ -106,10 +110,9 @@ class Segments {
       for (size_t i = all.size(); i-- > 0;) {
         const Segment& g = all[i];
         const int64_t n = g.sizes.B;
-        const at::Tensor h = i ? saved[d][int64_t(i) - 1] : start(call_.h0, d, s_.P);
-        const at::Tensor c = !cell_.has_cell ? at::Tensor()
-                             : i             ? cells[d][int64_t(i) - 1]
-                                             : start(call_.c0, d, s_.H);
+        const auto before = [&](const at::Tensor& kept) { return kept[d][int64_t(i) - 1].to(options_.dtype()); };
+        const at::Tensor h = i ? before(saved) : start(call_.h0, d, s_.P);
+        const at::Tensor c = !cell_.has_cell ? at::Tensor() : i ? before(cells) : start(call_.c0, d, s_.H);
         const LayerOutputs part = run(g, h, c);
         if (i + 1 < all.size()) cut(g, all[i + 1], dh, dc);
 
@@ -125,17 +128,11 @@ class Segments {
         t.grad_h0 = dh.narrow(0, 0, n);
         t.grad_c0 = cell_.has_cell ? dc.narrow(0, 0, n) : at::empty({0}, options_);
         for (size_t k = 0; k < s_.weights_each; ++k)
-          t.grad_weights.push_back(at::empty_like(grad_weights[size_t(d) * s_.weights_each + k]));
-        if (recording || call_.options.check) t.record = at::empty({1, g.sizes.rows, kRecorded}, options_);
+          t.grad_weights.push_back(at::empty(grad_weights[size_t(d) * s_.weights_each + k].sizes(), options_));
         const HeldInputs held = inputs(g, h, c);
-        if (call_.x.scalar_type() == at::kFloat) {
-          run_backward<float>(call_.kind, g.sizes, held, t);
-        } else {
-          run_backward<double>(call_.kind, g.sizes, held, t);
-        }
-        if (recording)
-          fill_flow(call_, g.sizes, t.record, part.y, part.saved, flow[d].narrow(0, g.begin, g.sizes.T));
-        if (call_.options.check) check_signals(call_, g.sizes, t.record, d, g.begin);
+        const at::Tensor own = recording ? flow[d].narrow(0, g.begin, g.sizes.T) : at::Tensor();
+        const at::Tensor record = run_recorded(call_, g.sizes, passes_, held, t, own);
+        if (call_.options.check) check_signals(call_, g.sizes, record, d, g.begin);
         if (mask.get(0) && !place) x_rows.narrow(0, g.row, g.sizes.rows).add_(t.grad_x);
         for (size_t k = 0; k < s_.weights_each; ++k)
           grad_weights[size_t(d) * s_.weights_each + k].add_(t.grad_weights[k]);
@@ -144,6 +141,7 @@ class Segments {
       if (mask.get(2) && cell_.has_cell) grad_c0.select(0, d).copy_(dc);
     }
     if (recording) keep_flow(call_, std::move(flow));
+    for (at::Tensor& grad : grad_weights) grad = grad.to(options_.dtype());
     return {grad_x, grad_h0, grad_c0, std::move(grad_weights)};
   }
 
@@ -173,11 +171,7 @@ class Segments {
   LayerOutputs run(const Segment& g, const at::Tensor& h, const at::Tensor& c) const {
     const LayerOutputs out = empty_outputs(cell_, g.sizes, options_, true);
     const HeldInputs held = inputs(g, h, c);
-    if (call_.x.scalar_type() == at::kFloat) {
-      run_forward<float>(call_.kind, kernels(), g.sizes, held, nullptr, out, true);
-    } else {
-      run_forward<double>(call_.kind, kernels(), g.sizes, held, nullptr, out, true);
-    }
+    passes_.forward(call_.kind, g.sizes, held, out, true);
     return out;
   }
 
@@ -186,31 +180,36 @@ class Segments {
     const int64_t steps = call_.options.bptt.steps;
     if (steps == 0) return;
     const bool reverse = g.direction == 1;
-    for (int64_t b = 0; b < std::min(g.sizes.B, next.sizes.B); ++b) {
-      // Steps that the sample makes after g, in processing order.
-      const int64_t left = reverse ? g.begin : (s_.packed ? s_.lengths[size_t(b)] : s_.T) - g.end;
-      if (left <= 0 || left % steps != 0) continue;
-      dh[b].zero_();
-      if (dc.defined()) dc[b].zero_();
+    // Steps that sample b makes after g, in processing order.
+    const auto left = [&](int64_t b) {
+      return reverse ? g.begin : (s_.packed ? s_.lengths[size_t(b)] : s_.T) - g.end;
+    };
+    const int64_t samples = std::min(g.sizes.B, next.sizes.B);
+    for (int64_t b = 0, end = 0; b < samples; b = end) {  // all samples of one length at once
+      while (end < samples && left(end) == left(b)) ++end;
+      if (left(b) <= 0 || left(b) % steps != 0) continue;
+      dh.narrow(0, b, end - b).zero_();
+      if (dc.defined()) dc.narrow(0, b, end - b).zero_();
     }
   }
 
   const LayerCall& call_;
   const LayerSizes& s_;
+  const LayerPasses& passes_;
   const CellInfo& cell_;
-  at::TensorOptions options_;
+  const at::TensorOptions options_, kept_;  // of x; of what is kept and summed
 };
 
 }  // namespace
 
-LayerResult forward_in_segments(const LayerCall& call, const LayerSizes& sizes) {
-  return Segments(call, sizes).forward();
+LayerResult forward_in_segments(const LayerCall& call, const LayerSizes& sizes, const LayerPasses& passes) {
+  return Segments(call, sizes, passes).forward();
 }
 
-LayerGradients backward_in_segments(const LayerCall& call, const LayerSizes& sizes, const at::Tensor (&grads)[3],
-                                    const at::Tensor& saved, const at::Tensor& cells,
+LayerGradients backward_in_segments(const LayerCall& call, const LayerSizes& sizes, const LayerPasses& passes,
+                                    const at::Tensor (&grads)[3], const at::Tensor& saved, const at::Tensor& cells,
                                     const c10::List<bool>& output_mask) {
-  return Segments(call, sizes).backward(grads, saved, cells, output_mask);
+  return Segments(call, sizes, passes).backward(grads, saved, cells, output_mask);
 }
 
 }  // namespace rnnfast

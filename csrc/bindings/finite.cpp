@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bindings/finite.h"
 
+#include <ATen/Functions.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 namespace rnnfast {
 namespace {
@@ -69,14 +72,34 @@ void check(const LayerCall& call, const LayerSizes& s, const at::Tensor& record,
   });
 }
 
+// Of tensors on another device, where the least and the largest value are looked for: NaN is both. One transfer.
+bool all_finite_there(std::initializer_list<at::Tensor> tensors) {
+  std::vector<at::Tensor> ends;
+  for (const at::Tensor& t : tensors) {
+    if (t.numel() == 0) continue;
+    const auto [least, largest] = at::aminmax(t);
+    ends.push_back(least.to(at::kDouble)), ends.push_back(largest.to(at::kDouble));
+  }
+  if (ends.empty()) return true;
+  const at::Tensor here = at::stack(ends).cpu();
+  return all_finite(here.const_data_ptr<double>(), here.numel());
+}
+
+// What remains of the check where that has found something, or of tensors that are here already.
+at::Tensor on_cpu(const at::Tensor& t) {
+  return t.to(at::kCPU, t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
+}
+
 }  // namespace
 
 void check_states(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, const at::Tensor& cells,
                   int64_t direction, int64_t begin) {
-  if (y.scalar_type() == at::kFloat) {
-    check<float>(call, s, y, cells, direction, begin);
+  if (!y.is_cpu() && all_finite_there({y, cells})) return;
+  const at::Tensor states = on_cpu(y), kept = on_cpu(cells);
+  if (states.scalar_type() == at::kFloat) {
+    check<float>(call, s, states, kept, direction, begin);
   } else {
-    check<double>(call, s, y, cells, direction, begin);
+    check<double>(call, s, states, kept, direction, begin);
   }
 }
 

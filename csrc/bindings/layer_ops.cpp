@@ -4,10 +4,7 @@
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
-#include "bindings/checkpoint.h"
-#include "bindings/finite.h"
-#include "bindings/recorder.h"
-#include "bindings/run.h"
+#include "bindings/layer_run.h"
 
 namespace rnnfast {
 namespace {
@@ -21,6 +18,25 @@ std::vector<at::Tensor> in_float(at::TensorList tensors) {
   return result;
 }
 
+void forward_cpu(CellKind kind, const LayerSizes& s, const HeldInputs& held, const LayerOutputs& out,
+                 bool training) {
+  if (held.x.scalar_type() == at::kFloat) {
+    run_forward<float>(kind, kernels(), s, held, nullptr, out, training);
+  } else {
+    run_forward<double>(kind, kernels(), s, held, nullptr, out, training);
+  }
+}
+
+void backward_cpu(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
+  if (held.x.scalar_type() == at::kFloat) {
+    run_backward<float>(kind, s, held, t);
+  } else {
+    run_backward<double>(kind, s, held, t);
+  }
+}
+
+constexpr LayerPasses kCpuPasses{forward_cpu, backward_cpu};
+
 LayerResult layer_cpu(const LayerCall& call, bool save) {
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
@@ -29,23 +45,7 @@ LayerResult layer_cpu(const LayerCall& call, bool save) {
     auto [y, h_n, c_n, saved, cells] = layer_cpu(rnnfast::in_float(call), save);
     return {y.to(dtype), h_n.to(dtype), c_n.to(dtype), saved, cells};
   }
-  const CellInfo& cell = cell_info(call.kind);
-  if (save && call.options.checkpoint > 0) return forward_in_segments(call, s);
-  // A cell state can overflow and leave h finite, so that checking wants them all.
-  const bool keep = save || (call.options.check && cell.has_cell);
-  LayerOutputs out = empty_outputs(cell, s, call.x.options(), keep);
-  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
-  if (dtype == at::kFloat) {
-    run_forward<float>(call.kind, kernels(), s, held, nullptr, out, keep);
-  } else {
-    run_forward<double>(call.kind, kernels(), s, held, nullptr, out, keep);
-  }
-  if (call.options.check) check_states(call, s, out.y, out.cells);
-  if (keep && !save) {  // an op's outputs share no storage
-    out.saved = at::empty({0}, call.x.options());
-    out.cells = at::empty({0}, call.x.options());
-  }
-  return {out.y, out.h_n, out.c_n, out.saved, out.cells};
+  return run_layer(call, s, kCpuPasses, save);
 }
 
 LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& grad_y,
@@ -63,31 +63,7 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
     for (at::Tensor& g : gw) g = g.to(dtype);
     return {gx.to(dtype), gh.to(dtype), gc.to(dtype), gw};
   }
-
-  if (call.options.checkpoint > 0 && s.rows > 0) {
-    const at::Tensor grads[] = {contiguous_or_undefined(grad_y), contiguous_or_undefined(grad_h_n),
-                                contiguous_or_undefined(grad_c_n)};
-    return backward_in_segments(call, s, grads, saved, cells, output_mask);
-  }
-  BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
-  if (s.rows > 0) {
-    const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
-    t.bptt = call.options.bptt;
-    const bool recording = is_recording(call.options.recorder);
-    if (recording || call.options.check) t.record = at::empty({s.directions, s.rows, kRecorded}, call.x.options());
-    if (dtype == at::kFloat) {
-      run_backward<float>(call.kind, s, held, t);
-    } else {
-      run_backward<double>(call.kind, s, held, t);
-    }
-    if (recording) {
-      at::Tensor flow = empty_flow(call, s);
-      fill_flow(call, s, t.record, t.y, t.saved, flow);
-      keep_flow(call, std::move(flow));
-    }
-    if (call.options.check) check_signals(call, s, t.record);
-  }
-  return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
+  return run_layer_backward(call, s, kCpuPasses, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 }  // namespace

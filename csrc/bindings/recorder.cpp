@@ -47,28 +47,31 @@ std::vector<Gate> gates_of(CellKind kind) {
   return {};
 }
 
-template <class T>
-int64_t saturated(Gate gate, const T* values, int64_t n) {
-  int64_t count = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    const T v = values[j];
-    count += gate == Gate::kSigmoid ? (v < T(0.1) || v > T(0.9))
-             : gate == Gate::kTanh  ? std::abs(v) > T(0.9)
-                                    : v <= 0;
+// How many of the H values of each row and gate are saturated: [D, N, gates], on the CPU.
+at::Tensor saturated(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, const at::Tensor& saved) {
+  const CellInfo& cell = cell_info(call.kind);
+  const at::Tensor values = cell.saved > 0 ? saved.view({s.directions, s.rows, cell.saved, s.H})
+                                           : y.view({s.rows, s.directions, 1, s.P}).transpose(0, 1);
+  std::vector<at::Tensor> counts;
+  for (const Gate gate : gates_of(call.kind)) {
+    const at::Tensor v = values.select(2, int64_t(counts.size()));
+    const at::Tensor is = gate == Gate::kSigmoid ? v.lt(0.1).logical_or_(v.gt(0.9))
+                          : gate == Gate::kTanh  ? v.abs().gt(0.9)
+                                                 : v.le(0);
+    counts.push_back(is.sum(-1));
   }
-  return count;
+  return at::stack(counts, -1).cpu();
 }
 
 template <class T>
-void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, const at::Tensor& y,
-          const at::Tensor& saved, double* out) {
-  const CellInfo& cell = cell_info(call.kind);
-  const std::vector<Gate> gates = gates_of(call.kind);
-  const int64_t width = kFlow + int64_t(gates.size());
+void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, const at::Tensor& counts,
+          double* out) {
+  const int64_t gates = counts.size(2), width = kFlow + gates;
+  const bool has_cell = cell_info(call.kind).has_cell;
   const Bptt& bptt = call.options.bptt;
-  const int64_t signals = bptt.clip == Bptt::kValue ? s.P + (cell.has_cell ? s.H : 0) : 1 + (cell.has_cell ? 1 : 0);
+  const int64_t signals = bptt.clip == Bptt::kValue ? s.P + (has_cell ? s.H : 0) : 1 + (has_cell ? 1 : 0);
   const T* const rows = record.const_data_ptr<T>();
-  const T* const from = cell.saved > 0 ? saved.const_data_ptr<T>() : y.const_data_ptr<T>();
+  const int64_t* const saturated = counts.const_data_ptr<int64_t>();
   for (int64_t d = 0; d < s.directions; ++d)
     for (int64_t t = 0; t < s.T; ++t) {
       const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
@@ -80,11 +83,8 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
         to[0] += double(r[0]), to[1] = largest(to[1], double(r[0]));
         to[2] += double(r[1]), to[3] = largest(to[3], double(r[1]));
         to[4] += double(r[2]) / double(signals);
-        for (size_t g = 0; g < gates.size(); ++g) {
-          const T* const values = cell.saved > 0 ? from + ((d * s.rows + row) * cell.saved + int64_t(g)) * s.H
-                                                 : from + (row * s.directions + d) * s.P;
-          to[kFlow + g] += double(saturated(gates[g], values, s.H)) / double(s.H);
-        }
+        for (int64_t g = 0; g < gates; ++g)
+          to[kFlow + g] += double(saturated[(d * s.rows + row) * gates + g]) / double(s.H);
       }
       for (int64_t k = 0; k < width; ++k)
         if (k != 1 && k != 3) to[k] /= double(active);
@@ -129,10 +129,11 @@ at::Tensor empty_flow(const LayerCall& call, const LayerSizes& s) {
 
 void fill_flow(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, const at::Tensor& y,
                const at::Tensor& saved, const at::Tensor& flow) {
+  const at::Tensor counts = saturated(call, s, y, saved);
   if (record.scalar_type() == at::kFloat) {
-    fill<float>(call, s, record, y, saved, flow.mutable_data_ptr<double>());
+    fill<float>(call, s, record, counts, flow.mutable_data_ptr<double>());
   } else {
-    fill<double>(call, s, record, y, saved, flow.mutable_data_ptr<double>());
+    fill<double>(call, s, record, counts, flow.mutable_data_ptr<double>());
   }
 }
 

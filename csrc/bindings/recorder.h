@@ -28,7 +28,8 @@ void close_recorder(int64_t recorder);  // and forgets it
 bool is_recording(int64_t recorder);
 
 // A backward pass of a layer: a recording [D, T, kFlow + gates]; all of it, or a segment's part [steps, ...], from
-// what the kernels wrote (record [D, N, kRecorded]) and what the forward pass left; and its way to the recorder.
+// what the kernels wrote (record [D, N, kRecorded], on the CPU) and what the forward pass left, on its device,
+// whose gates are counted there; and its way to the recorder.
 at::Tensor empty_flow(const LayerCall& call, const LayerSizes& sizes);
 void fill_flow(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& record, const at::Tensor& y,
                const at::Tensor& saved, const at::Tensor& flow);

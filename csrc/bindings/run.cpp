@@ -6,12 +6,15 @@
 
 namespace rnnfast {
 
+at::ScalarType computed(at::ScalarType dtype) {
+  return dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
+}
+
 LayerOutputs empty_outputs(const CellInfo& cell, const LayerSizes& s, const at::TensorOptions& options,
                            bool training) {
   const int64_t D = s.directions;
   // Half precision: what the backward pass will read is not rounded.
-  const bool reduced = options.dtype() == at::kHalf || options.dtype() == at::kBFloat16;
-  const at::TensorOptions kept = reduced ? options.dtype(at::kFloat) : options;
+  const at::TensorOptions kept = options.dtype(computed(c10::typeMetaToScalarType(options.dtype())));
   LayerOutputs out;
   out.y = at::empty(s.y_shape(), options);
   out.h_n = at::empty(s.h_shape(), options);
@@ -61,8 +64,6 @@ void run_backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, co
 
   LayerBackward<T> args;
   args.in = held.inputs<T>(cell, s);
-  args.bptt = t.bptt;
-  if (t.record.defined()) args.record = output<T>(t.record);
   set_tensors<T, T>(args, s, held.has_biases, t);
   Barrier all, group[2];
   const BackwardJob<T> job{&args, &plan, &space, workspace.as<T>(), &all, group};

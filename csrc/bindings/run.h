@@ -92,6 +92,9 @@ void run_kernel(const Job& job, void (*kernel)(const Job&, int, int), int thread
       &call);
 }
 
+// The dtype in which a layer of `dtype` computes, saves and records.
+at::ScalarType computed(at::ScalarType dtype);
+
 struct LayerOutputs {
   at::Tensor y, h_n, c_n, saved, cells;
 };
@@ -117,6 +120,8 @@ struct BackwardTensors {
 // The tensors' pointers in a LayerBackward or CudaBackward. T: their dtype; C: that of what the forward pass saved.
 template <class T, class C, class Args>
 void set_tensors(Args& args, const LayerSizes& s, bool has_biases, const BackwardTensors& t) {
+  args.bptt = t.bptt;
+  args.record = output<C>(t.record);
   args.y = pointer<T>(t.y);
   args.saved = pointer<C>(t.saved);
   args.cells = pointer<C>(t.cells);

@@ -62,6 +62,8 @@ struct LayerInputs {
   const T* c0 = nullptr;  // [D, B, H] or null
   LayerWeights<T> weights[2];
 
+  bool runs_back(int direction) const { return direction == 1 || reversed; }
+
   const T* x_at(int64_t t, int64_t b) const {
     return x + (sequence.offsets ? sequence.offsets[t] * x_row : t * x_step) + b * x_row;
   }

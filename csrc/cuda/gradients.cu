@@ -72,7 +72,7 @@ class GradientDriver {
 
   // Dense: h_{t-1} are y's own rows a step away, and h0 at the first step.
   Status recurrent_gradient() {
-    const bool reverse = d_ == 1;
+    const bool reverse = in_.runs_back(d_);
     const int64_t later = rows_ - B_;  // rows with a step before
     const S* const y = args_.y + d_ * P_;
     const S* const delta_first = of_.delta + (reverse ? later : 0) * delta_stride_;
@@ -90,7 +90,7 @@ class GradientDriver {
     gather.sequence = of_.sequence;
     gather.y = args_.y + d_ * P_, gather.y_stride = y_stride_;
     if (in_.h0) gather.h0 = in_.h0 + d_ * B_ * P_;
-    gather.reverse = d_ == 1;
+    gather.reverse = in_.runs_back(d_);
     gather.to = of_.h_prev, gather.rows = rows_, gather.columns = static_cast<int>(P_);
     RNNFAST_TRY(previous_hidden(gather, stream_));
     return recurrent_product(of_.delta, Factor<S>{of_.h_prev, P_}, rows_, false);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The backward pass of a layer on a device: the scan in reverse processing order, which leaves delta, the gradient
 // of the pre-activations, of all rows; then the products over all rows (gradients.h). Step path: each step 2 B G H
-// P flops, and with a projection 2 B H P.
-#include <limits.h>
-
+// P flops, and with a projection 2 B H P. Recording on the persistent path takes N kSignals H Compute<S> of the
+// workspace for each direction of a launch.
 #include "cuda/footprint.h"
 #include "cuda/gradients.h"
+#include "cuda/record.h"
 #include "cuda/rows.h"
+#include "cuda/unit.h"
 
 namespace RNNFAST_NAMESPACE {
 namespace {
@@ -26,13 +27,14 @@ struct BackwardSpace {
   S* h_prev = nullptr;                                 // [N, P], gradients.h
   V* partial_sums = nullptr;                           // gradients.h
   S* exchange[2] = {nullptr, nullptr};                 // persistent path: delta, padded (footprint.h)
+  V* signals[2] = {nullptr, nullptr};                  // persistent path, recording: [N, kSignals, H]
   unsigned* counter[2] = {nullptr, nullptr};           // persistent path
-  int64_t *batch_sizes = nullptr, *offsets = nullptr;  // packed
+  SequenceSpace sequence;
   size_t bytes = 0;
 
   BackwardSpace(const CudaCell<S>& cell, const CudaBackward<S>& args, const CudaPlan& plan, void* base) {
     const LayerInputs<S>& in = args.in;
-    const int64_t N = in.sequence.rows(), B = in.sequence.B, H = in.H, P = in.P, T = in.sequence.T;
+    const int64_t N = in.sequence.rows(), B = in.sequence.B, H = in.H, P = in.P;
     const bool persistent = plan.path == CudaPath::kPersistent;
     Arena arena(base);
     if ((args.grad_w_ih[0] || args.grad_w_ih[1]) && !rows_at_one_distance(in)) x = arena.take<S>(N * in.I);
@@ -41,11 +43,13 @@ struct BackwardSpace {
       if (cell.carries_backward) carried[i] = arena.take<V>(B * H);
       if (!persistent) continue;
       exchange[i] = arena.take<S>(exchange_elements(cell.gates, B, H, sizeof(S)));
+      if (args.record) signals[i] = arena.take<V>(N * cell.signals * H);
       counter[i] = arena.take<unsigned>(1);
     }
     if (!persistent) returned = arena.take<V>(B * P);
-    if (args.limits.clip_norm) hidden_factor = arena.take<V>(B);
-    if (args.limits.clip_norm && cell.has_cell) cell_factor = arena.take<V>(B);
+    const bool factors = args.bptt.clip == Bptt::kNorm;
+    if (factors) hidden_factor = arena.take<V>(B);
+    if (factors && cell.has_cell) cell_factor = arena.take<V>(B);
     if (in.projection) {
       grad_hidden = arena.take<S>(N * P);
       grad_output = arena.take<V>(B * H);
@@ -54,7 +58,7 @@ struct BackwardSpace {
     if (needs_rotated_weights(cell, args)) w_ih = arena.take<S>(cell.gates * H * in.I);
     if (needs_previous_hidden(args)) h_prev = arena.take<S>(N * P);
     if (needs_bias_sums(args)) partial_sums = arena.take<V>(bias_chunks(N) * cell.delta * H);
-    if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
+    sequence.take(arena, in.sequence, args.bptt.steps > 0);
     bytes = arena.used();
   }
 };
@@ -70,19 +74,17 @@ class BackwardDriver {
         seq_(args.in.sequence),
         plan_(plan),
         space_(cell, args, plan, workspace),
-        limits_(args.limits),
+        bptt_(kernel_bptt(args.bptt)),
         gemm_(gemm),
         stream_(stream),
         rows_(seq_.rows()),
         B_(seq_.B),
         H_(in_.H),
         P_(in_.P),
-        y_stride_(in_.directions * in_.P) {
-    if (limits_.steps > INT_MAX) limits_.steps = INT_MAX;  // more steps than there can be
-  }
+        y_stride_(in_.directions * in_.P) {}
 
   Status run() {
-    RNNFAST_TRY(device_sequence(seq_, space_.batch_sizes, space_.offsets, sequence_, stream_));
+    RNNFAST_TRY(device_sequence(seq_, space_.sequence, sequence_, stream_));
     if (args_.grad_w_ih[0] || args_.grad_w_ih[1]) RNNFAST_TRY(input_rows(in_, space_.x, x_, stream_));
     if (plan_.path == CudaPath::kPersistent) return run_persistent();
     for (int d = 0; d < in_.directions; ++d) {
@@ -113,9 +115,21 @@ class BackwardDriver {
     result.delta = space_.delta[slot];
     result.exchange = space_.exchange[slot];
     result.carried = space_.carried[slot];
+    result.signals = space_.signals[slot];
     result.counter = space_.counter[slot];
-    result.reverse = d == 1;
+    result.reverse = in_.runs_back(d);
     return result;
+  }
+
+  Compute<S>* record_of(int d) const { return args_.record ? args_.record + d * rows_ * kRecorded : nullptr; }
+
+  Status record(int d, int slot) {
+    if (!args_.record) return {};
+    RecordRows<Compute<S>> rows;
+    rows.signals = space_.signals[slot], rows.rows = rows_;
+    rows.count = cell_.signals, rows.H = static_cast<int>(H_);
+    rows.bptt = bptt_, rows.record = record_of(d);
+    return record_rows(rows, stream_);
   }
 
   Status gradients(int d, int slot) {
@@ -132,7 +146,7 @@ class BackwardDriver {
   Status run_persistent() {
     ScanBackward<S> scan;
     scan.sequence = sequence_;
-    scan.limits = limits_;
+    scan.bptt = bptt_;
     scan.H = static_cast<int>(H_);
     scan.units = plan_.units, scan.columns = plan_.columns;
     scan.y_stride = y_stride_, scan.variant = in_.variant;
@@ -142,7 +156,10 @@ class BackwardDriver {
         RNNFAST_TRY(fill_zero(space_.counter[i], sizeof(unsigned), stream_));
       }
       RNNFAST_TRY(cell_.scan_backward(scan, plan_, stream_));
-      for (int i = 0; i < plan_.directions; ++i) RNNFAST_TRY(gradients(first + i, i));
+      for (int i = 0; i < plan_.directions; ++i) {
+        RNNFAST_TRY(record(first + i, i));
+        RNNFAST_TRY(gradients(first + i, i));
+      }
     }
     return {};
   }
@@ -151,14 +168,15 @@ class BackwardDriver {
     StepBackward<S> step;
     step.direction = direction_of(d, 0);
     step.sequence = sequence_;
-    step.limits = limits_;
+    step.bptt = bptt_;
+    step.record = record_of(d);
     step.y_stride = y_stride_;
     step.returned = space_.returned;
     step.hidden_factor = space_.hidden_factor, step.cell_factor = space_.cell_factor;
     step.grad_hidden = space_.grad_hidden, step.grad_output = space_.grad_output;
     step.cell_output = space_.cell_output;
     step.H = static_cast<int>(H_), step.P = static_cast<int>(P_);
-    step.variant = in_.variant, step.reverse = d == 1;
+    step.variant = in_.variant, step.reverse = in_.runs_back(d);
     for (int64_t p = seq_.T - 1; p >= 0; --p) {
       step.rows = step_rows(seq_, p, step.reverse);
       RNNFAST_TRY(run_step(d, step));
@@ -168,13 +186,14 @@ class BackwardDriver {
 
   Status run_step(int d, const StepBackward<S>& step) {
     const StepRows& r = step.rows;
-    if (limits_.clip_norm) RNNFAST_TRY(cell_.step_hidden_norms(step, stream_));
+    const bool measures = bptt_.clip == Bptt::kNorm || step.record;
+    if (measures) RNNFAST_TRY(cell_.step_hidden_norms(step, stream_));
     if (in_.projection) {
       RNNFAST_TRY(cell_.step_receive(step, stream_));
       RNNFAST_TRY(multiply(gemm_, stream_, r.active, H_, P_, Factor<S>{space_.grad_hidden + r.row * P_, P_},
                            Factor<S>{in_.weights[d].w_hr, H_}, space_.grad_output, H_, false));
     }
-    if (limits_.clip_norm && cell_.has_cell) RNNFAST_TRY(cell_.step_cell_norms(step, stream_));
+    if (measures && cell_.has_cell) RNNFAST_TRY(cell_.step_cell_norms(step, stream_));
     RNNFAST_TRY(cell_.step_backward(step, stream_));
     // delta U: to the step before, and for samples that begin here to h0.
     const int64_t stride = cell_.delta * H_;
@@ -191,7 +210,7 @@ class BackwardDriver {
   const Sequence& seq_;
   const CudaPlan& plan_;
   const BackwardSpace<S> space_;
-  BackwardLimits limits_;
+  const Bptt bptt_;
   const Gemm& gemm_;
   Stream stream_;
   const int64_t rows_, B_, H_, P_, y_stride_;
@@ -199,13 +218,14 @@ class BackwardDriver {
   Factor<S> x_{nullptr, 0};
 };
 
-Status check_limits(const BackwardLimits& limits, const CudaPlan& plan) {
+Status check_bptt(const Bptt& bptt, const Sequence& sequence, const CudaPlan& plan) {
   constexpr const char* kOperation = "rnnfast layer backward";
-  if (limits.steps < 0) return {kOperation, "steps: expected 0 (no truncation) or more"};
-  if (limits.clip_value && limits.clip_norm) return {kOperation, "limits: expected by value or by norm, not both"};
-  if ((limits.clip_value || limits.clip_norm) && !(limits.limit > 0))
-    return {kOperation, "limit: expected a positive number"};
-  if (limits.clip_norm && plan.path == CudaPath::kPersistent)
+  if (bptt.steps < 0) return {kOperation, "steps: expected 0 (no truncation) or more"};
+  if (bptt.behind < 0) return {kOperation, "behind: expected 0 or more"};
+  if (bptt.steps > 0 && sequence.offsets && !sequence.lengths)
+    return {kOperation, "lengths: expected those of a packed batch that is to be truncated"};
+  if (bptt.clip != Bptt::kNone && !(bptt.limit > 0)) return {kOperation, "limit: expected a positive number"};
+  if (bptt.clip == Bptt::kNorm && plan.path == CudaPath::kPersistent)
     return {kOperation, "plan: limits by norm need the step path"};
   return {};
 }
@@ -222,7 +242,7 @@ Status layer_backward(CellKind kind, const CudaBackward<S>& args, const CudaPlan
                       const Gemm& gemm, Stream stream) {
   const CudaCell<S>& cell = cuda_cell<S>(kind);
   RNNFAST_TRY(check_layer("rnnfast layer backward", cell, args.in, plan, workspace));
-  RNNFAST_TRY(check_limits(args.limits, plan));
+  RNNFAST_TRY(check_bptt(args.bptt, args.in.sequence, plan));
   if (args.in.sequence.rows() == 0) return zero_gradients(cell, args, stream);
   return BackwardDriver<S>(cell, args, plan, workspace, gemm, stream).run();
 }

@@ -15,12 +15,12 @@ struct ForwardSpace {
   // Where gates_x do not stand in `saved`: [N, G*H]; step path: of the rows of `chunk_steps` steps.
   V* gates[2] = {nullptr, nullptr};
   int64_t chunk_steps = 0;
-  V* carried[2] = {nullptr, nullptr};                  // [B, H]
-  V* recurrent = nullptr;                              // step path, apart gates: [B, G*H]
-  S* cell_output = nullptr;                            // step path, projection: [B, H]
-  S* hidden[2] = {nullptr, nullptr};                   // persistent path: exchanged h, footprint.h
-  unsigned* counter[2] = {nullptr, nullptr};           // persistent path
-  int64_t *batch_sizes = nullptr, *offsets = nullptr;  // persistent path, packed
+  V* carried[2] = {nullptr, nullptr};         // [B, H]
+  V* recurrent = nullptr;                     // step path, apart gates: [B, G*H]
+  S* cell_output = nullptr;                   // step path, projection: [B, H]
+  S* hidden[2] = {nullptr, nullptr};          // persistent path: exchanged h, footprint.h
+  unsigned* counter[2] = {nullptr, nullptr};  // persistent path
+  SequenceSpace sequence;                     // persistent path
   bool gates_in_saved = false;
   size_t bytes = 0;
 
@@ -41,7 +41,7 @@ struct ForwardSpace {
       counter[i] = arena.take<unsigned>(1);
     }
     if (persistent) {
-      if (in.sequence.offsets) batch_sizes = arena.take<int64_t>(T), offsets = arena.take<int64_t>(T + 1);
+      sequence.take(arena, in.sequence, false);
     } else {
       if (cell.apart) recurrent = arena.take<V>(B * cell.gates * H);
       if (in.projection) cell_output = arena.take<S>(B * H);
@@ -84,7 +84,7 @@ class ForwardDriver {
     if (plan_.path == CudaPath::kPersistent) return run_persistent();
     for (int d = 0; d < in_.directions; ++d)
       for (int64_t begin = 0; begin < seq_.T; begin += space_.chunk_steps) {
-        const Chunk chunk = chunk_from(begin, d == 1);
+        const Chunk chunk = chunk_from(begin, in_.runs_back(d));
         RNNFAST_TRY(project(d, 0, chunk));
         RNNFAST_TRY(in_.projection ? run_steps_projected(d, chunk) : run_steps(d, chunk));
       }
@@ -110,7 +110,7 @@ class ForwardDriver {
     result.hidden = space_.hidden[slot];
     result.carried = space_.carried[slot];
     result.counter = space_.counter[slot];
-    result.reverse = d == 1;
+    result.reverse = in_.runs_back(d);
     return result;
   }
 
@@ -145,7 +145,7 @@ class ForwardDriver {
 
   Status run_persistent() {
     ScanForward<S> scan;
-    RNNFAST_TRY(device_sequence(seq_, space_.batch_sizes, space_.offsets, scan.sequence, stream_));
+    RNNFAST_TRY(device_sequence(seq_, space_.sequence, scan.sequence, stream_));
     scan.H = static_cast<int>(H_);
     scan.units = plan_.units, scan.columns = plan_.columns;
     scan.y_stride = y_stride_, scan.variant = in_.variant;

@@ -14,7 +14,7 @@ template <class Cell, class S>
 CudaCell<S> describe() {
   CudaCell<S> c{};
   c.gates = Cell::kGates, c.saved = Cell::kSaved, c.delta = Cell::kDelta;
-  c.delta_recurrent = Cell::kDeltaRecurrent, c.first_gate = Cell::kFirstGate;
+  c.delta_recurrent = Cell::kDeltaRecurrent, c.first_gate = Cell::kFirstGate, c.signals = kSignals<Cell>;
   c.has_cell = Cell::kHasCell, c.apart = kApartGates<Cell> != 0;
   c.carries_forward = kCarriesForward<Cell>, c.carries_backward = kCarriesBackward<Cell>;
   c.step_forward = step_forward<Cell, S>;
@@ -52,15 +52,15 @@ Status input_rows(const LayerInputs<S>& in, S* copy, Factor<S>& x, Stream stream
   return copy_rows(rows, stream);
 }
 
-Status device_sequence(const Sequence& sequence, int64_t* batch_sizes, int64_t* offsets, DeviceSequence& result,
+Status device_sequence(const Sequence& sequence, const SequenceSpace& space, DeviceSequence& result,
                        Stream stream) {
   result.T = static_cast<int>(sequence.T);
   result.B = static_cast<int>(sequence.B);
   if (!sequence.offsets) return {};
-  result.batch_sizes = batch_sizes;
-  result.offsets = offsets;
-  RNNFAST_TRY(upload(sequence.batch_sizes, sequence.T, batch_sizes, stream));
-  return upload(sequence.offsets, sequence.T + 1, offsets, stream);
+  result.batch_sizes = space.batch_sizes, result.offsets = space.offsets, result.lengths = space.lengths;
+  if (space.lengths) RNNFAST_TRY(upload(sequence.lengths, sequence.B, space.lengths, stream));
+  RNNFAST_TRY(upload(sequence.batch_sizes, sequence.T, space.batch_sizes, stream));
+  return upload(sequence.offsets, sequence.T + 1, space.offsets, stream);
 }
 
 template <class S>
@@ -76,6 +76,7 @@ Status check_layer(const char* operation, const CudaCell<S>& cell, const LayerIn
   if ((seq.offsets == nullptr) != (seq.batch_sizes == nullptr))
     return {operation, "batch_sizes and offsets: expected both, or none"};
   if (in.directions != 1 && in.directions != 2) return {operation, "directions: expected 1 or 2"};
+  if (in.reversed && in.directions != 1) return {operation, "reversed: expected one direction"};
   if (in.projection && !cell.has_cell) return {operation, "projection: expected a cell with c"};
   if (in.P != in.H && !in.projection) return {operation, "P: expected H where there is no projection"};
   if (reinterpret_cast<uintptr_t>(workspace) % Arena::kPiece != 0)

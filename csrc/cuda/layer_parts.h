@@ -12,7 +12,7 @@ namespace RNNFAST_NAMESPACE {
 // A cell's constants (docs/architecture.md, "A cell") and kernels, for code that does not know its class.
 template <class S>
 struct CudaCell {
-  int gates, saved, delta, delta_recurrent, first_gate;
+  int gates, saved, delta, delta_recurrent, first_gate, signals;
   bool has_cell, apart, carries_forward, carries_backward;
   Status (*step_forward)(const StepForward<S>&, Stream);
   Status (*step_hidden_norms)(const StepBackward<S>&, Stream);
@@ -85,9 +85,19 @@ bool rows_at_one_distance(const LayerInputs<S>& in) {
 template <class S>
 Status input_rows(const LayerInputs<S>& in, S* copy, Factor<S>& x, Stream stream);
 
-// batch_sizes and offsets, copied to the device ([T], [T + 1]; null where dense).
-Status device_sequence(const Sequence& sequence, int64_t* batch_sizes, int64_t* offsets, DeviceSequence& result,
-                       Stream stream);
+// A packed sequence's numbers on the device; null where dense.
+struct SequenceSpace {
+  int64_t* batch_sizes = nullptr;  // [T]
+  int64_t* offsets = nullptr;      // [T + 1]
+  int64_t* lengths = nullptr;      // [B], where they are wanted
+
+  void take(Arena& arena, const Sequence& sequence, bool wants_lengths) {
+    if (!sequence.offsets) return;
+    batch_sizes = arena.take<int64_t>(sequence.T), offsets = arena.take<int64_t>(sequence.T + 1);
+    if (wants_lengths) lengths = arena.take<int64_t>(sequence.B);
+  }
+};
+Status device_sequence(const Sequence& sequence, const SequenceSpace& space, DeviceSequence& result, Stream stream);
 
 // Sizes that the kernels' ints hold, and a path that can do what is asked for.
 template <class S>

@@ -11,11 +11,12 @@
 
 namespace RNNFAST_NAMESPACE {
 
-// rnnfast::Sequence as a kernel sees it. batch_sizes and offsets: device memory, or null where dense.
+// rnnfast::Sequence as a kernel sees it. Device memory, or null where dense.
 struct DeviceSequence {
   int T = 0, B = 0;
   const int64_t* batch_sizes = nullptr;  // [T]
   const int64_t* offsets = nullptr;      // [T + 1]
+  const int64_t* lengths = nullptr;      // [B], for truncated BPTT only
 
   RNNFAST_DEVICE int active(int t) const { return batch_sizes ? static_cast<int>(batch_sizes[t]) : B; }
   RNNFAST_DEVICE int64_t first_row(int t) const { return offsets ? offsets[t] : static_cast<int64_t>(t) * B; }
@@ -28,20 +29,6 @@ struct DeviceSequence {
     return a < b ? a : b;
   }
   RNNFAST_DEVICE int active_after(int t, bool reverse) const { return active_before(t, !reverse); }
-  // The steps of sample b: how many batch_sizes, which never grow, exceed it.
-  RNNFAST_DEVICE int length(int b) const {
-    if (!batch_sizes) return T;
-    int low = 0, high = T;
-    while (low < high) {
-      const int middle = low + (high - low) / 2;
-      if (batch_sizes[middle] > b) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
 };
 
 template <class S>
@@ -55,20 +42,12 @@ struct CudaForward {
   bool training = false;
 };
 
-// The user's limits on the error signal (docs/training.md); none by default.
-struct BackwardLimits {
-  bool clip_value = false;  // each element of the total dL/dh_t, then of the total dL/dc_t, within [-limit, limit]
-  bool clip_norm = false;   // each sample's row of them scaled down to norm `limit` (step path only)
-  double limit = 0;
-  int64_t steps = 0;  // truncation: no signal passes from step t to t - 1 where (T_b - t) mod steps = 0; 0: none.
-                      // At most INT_MAX in what kernels are told
-};
-
 template <class S>
 struct CudaBackward {
   LayerInputs<S> in;
-  BackwardLimits limits;
-  const S* y = nullptr;  // what the forward pass returned
+  Bptt bptt;                     // limits by norm: step path only
+  Compute<S>* record = nullptr;  // [D, N, kRecorded], or null
+  const S* y = nullptr;          // what the forward pass returned
   const Compute<S>* saved = nullptr;
   const Compute<S>* cells = nullptr;
   const S* grad_y = nullptr;    // [N, D*P] or null
@@ -136,6 +115,7 @@ struct ScanBackwardDirection {
   S* delta = nullptr;             // [N, kDelta*H], written once; blocks exchange it from step to step
   S* exchange = nullptr;          // [2, B, G, exchange_ld] (footprint.h), where H is not whole packs of 16 bytes
   Compute<S>* carried = nullptr;  // [B, H], as forward
+  Compute<S>* signals = nullptr;  // [N, kSignals, H]: the error signals before their limits (unit.h), or null
   unsigned* counter = nullptr;
   bool reverse = false;
 };
@@ -143,7 +123,7 @@ struct ScanBackwardDirection {
 template <class S>
 struct ScanBackward {
   DeviceSequence sequence;
-  BackwardLimits limits;  // no norm
+  Bptt bptt;  // no limit by norm; steps and behind as kernel_bptt makes them
   int H = 0, units = 0, columns = 0;
   int64_t y_stride = 0;
   int variant = 0;

@@ -13,7 +13,7 @@ namespace RNNFAST_NAMESPACE {
 template <class Cell, class S>
 Status scan_forward(const ScanForward<S>& args, const CudaPlan& plan, Stream stream);
 
-// Writes delta, grad_h0 and grad_c0. args.limits: no norm.
+// Writes delta, grad_h0 and grad_c0, and signals where they are asked for. args.bptt: no limit by norm.
 template <class Cell, class S>
 Status scan_backward(const ScanBackward<S>& args, const CudaPlan& plan, Stream stream);
 

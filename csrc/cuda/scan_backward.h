@@ -11,6 +11,10 @@
 // bytes its recurrent columns are exchanged through a padded copy of two halves. A sample that enters the scan at
 // its first step leaves it with grad_h0 = delta W_hh: in reverse packed sequences that is before others end.
 //
+// Recording: each thread also leaves its pairs' error signals, D B H kSignals C bytes a step; the norms are taken
+// of them after the launch (record.h), since a sample's units are spread over blocks. Off, that is one uniform
+// branch.
+//
 // Per step, D directions, C = sizeof(Compute<S>): 2 D B G H^2 flops; each block reads B G H sizeof(S) bytes of
 // delta from L2; in all D B H ((S + 2) C + sizeof(S)) bytes are read and D B H kDelta sizeof(S) written. Weights
 // move only from register or shared memory.
@@ -205,8 +209,9 @@ class BackwardBlock {
       }
       if (n >= first + pairs_.lanes) load(s, n);
       V carried = kept(n);
-      if (cut_behind(a_.sequence, a_.limits, s.t, n, d_.reverse)) returned = carried = 0;
-      const typename Unit::Result result = Unit::step(cell_, loaded_, a_.limits, returned, carried);
+      if (cut_behind(a_.sequence, a_.bptt, s.t, n, d_.reverse)) returned = carried = 0;
+      V* const signals = d_.signals ? d_.signals + (s.row + n) * kSignals<Cell> * a_.H + pairs_.unit : nullptr;
+      const typename Unit::Result result = Unit::step(cell_, loaded_, a_.bptt, returned, carried, signals, a_.H);
       const int64_t at = (s.row + n) * Cell::kDelta * a_.H + pairs_.unit;
 #pragma unroll
       for (int k = 0; k < Cell::kDelta; ++k)
@@ -266,7 +271,7 @@ struct BackwardLauncher {
 template <class Cell, class S>
 Status scan_backward(const ScanBackward<S>& args, const CudaPlan& plan, Stream stream) {
   RNNFAST_TRY(check_scan(plan, true, Cell::kGates, args.sequence.T, args.sequence.B, args.H, sizeof(S)));
-  if (args.limits.clip_norm) return scan_error("limits on the norm run on the step path");
+  if (args.bptt.clip == Bptt::kNorm) return scan_error("limits on the norm run on the step path");
   const bool padded = exchange_ld(args.H, sizeof(S)) != args.H;
   for (int i = 0; i < plan.directions; ++i) {
     const ScanBackwardDirection<S>& d = args.direction[i];

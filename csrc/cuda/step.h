@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The step path's own part of a step: everything but the recurrent product, which is a library's. One launch
-// forward and one backward, plus those of a projection and of limits by norm.
+// forward and one backward, plus those of a projection, and of limits by norm and recording.
 #pragma once
 
 #include "cuda/params.h"
@@ -36,7 +36,8 @@ template <class S>
 struct StepBackward {
   ScanBackwardDirection<S> direction;  // delta: [N, kDelta*H]; carried: [B, H]
   DeviceSequence sequence;
-  BackwardLimits limits;
+  Bptt bptt;                     // steps and behind as kernel_bptt makes them
+  Compute<S>* record = nullptr;  // [N, kRecorded] or null
   int64_t y_stride = 0;
   const Compute<S>* returned = nullptr;  // [has_next, P]: delta_{t+1} U
   Compute<S>* hidden_factor = nullptr;  // [B] each, with limits by norm: what dL/dh_t and dL/dc_t are multiplied by
@@ -50,13 +51,13 @@ struct StepBackward {
   bool reverse = false;
 };
 
-// In this order; the first two where they apply. Writes hidden_factor (with limits by norm).
+// In this order; the first three where they apply. Writes hidden_factor (with limits by norm) and record.
 template <class Cell, class S>
 Status step_hidden_norms(const StepBackward<S>& step, Stream stream);
 // Writes grad_hidden (with a projection).
 template <class Cell, class S>
 Status step_receive(const StepBackward<S>& step, Stream stream);
-// Writes cell_factor (with limits by norm, cells with c).
+// Of cells with c: writes cell_factor (with limits by norm), and its share of record.
 template <class Cell, class S>
 Status step_cell_norms(const StepBackward<S>& step, Stream stream);
 // Writes delta, carried, and with a projection cell_output.

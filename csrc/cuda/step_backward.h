@@ -4,12 +4,10 @@
 //
 // Limits by norm need a sum over all units of a sample before any of them can go on: a launch of its own for dL/dh,
 // and one for dL/dc. They compute the signals and leave a factor for each sample; the pointwise part computes them
-// again, which costs less than to write and read them.
+// again, which costs less than to write and read them. Recording takes the same two launches.
 #pragma once
 
-#include <math.h>
-
-#include "cuda/reduce.h"
+#include "cuda/measure.h"
 #include "cuda/step.h"
 #include "cuda/unit.h"
 
@@ -32,7 +30,7 @@ struct StepSignals {
 
   RNNFAST_DEVICE StepSignals(const StepBackward<S>& step, int sample) : p(step), b(sample) {
     last = b >= p.rows.has_next;
-    received = !last && !cut_behind(p.sequence, p.limits, p.rows.t, b, p.reverse);
+    received = !last && !cut_behind(p.sequence, p.bptt, p.rows.t, b, p.reverse);
   }
 
   RNNFAST_DEVICE V carried(int unit) const {
@@ -48,7 +46,7 @@ struct StepSignals {
   }
   RNNFAST_DEVICE V limited_hidden(int column) const {
     const V dh = hidden(column);
-    return p.hidden_factor ? dh * p.hidden_factor[b] : clip_value(dh, p.limits);
+    return p.hidden_factor ? dh * p.hidden_factor[b] : clip_value(dh, p.bptt);
   }
   // The gradient of the cell's output.
   RNNFAST_DEVICE V output(int unit) const {
@@ -80,7 +78,7 @@ step_backward_kernel(StepBackwardLaunch<S> launched) {
     const V dh = signals.output(unit);
     V dc = Unit::cell_signal(cell, seen, dh, signals.carried(unit));
     if constexpr (Cell::kHasCell) {
-      dc = p.cell_factor ? dc * p.cell_factor[b] : clip_value(dc, p.limits);
+      dc = p.cell_factor ? dc * p.cell_factor[b] : clip_value(dc, p.bptt);
       if (p.cell_output) p.cell_output[row * H + unit] = narrow<S>(cell.output(seen));
     }
     const typename Unit::Result result = cell.backward(dh, dc, seen);
@@ -120,63 +118,38 @@ step_initial_kernel(StepBackwardLaunch<S> launched) {
   }
 }
 
-constexpr int kNormThreads = 256;
-
-// The factor that scales values(0 ... count) down to norm `limit`, or 1. Squares are summed in double; where that
-// leaves its range (or there are zeros, infinities, NaN), in units of the largest value. All threads of the block.
-template <class V, class Values>
-RNNFAST_DEVICE V norm_factor(int count, V limit, Values values) {
-  RNNFAST_SHARED(double, parts, kNormThreads / kWarp);
-  const auto squares = [&](double unit) {
-    double sum = 0;
-    for (int j = thread_index(); j < count; j += block_threads()) {
-      const double x = static_cast<double>(values(j)) / unit;
-      sum += x * x;
-    }
-    return block_reduce(Sum(), sum, parts);
-  };
-  double unit = 1, sum = squares(unit);
-  if (!(sum > 1e-280 && sum < 1e280)) {
-    double largest = 0;
-    for (int j = thread_index(); j < count; j += block_threads())
-      largest = Largest()(largest, absolute(static_cast<double>(values(j))));
-    largest = block_reduce(Largest(), largest, parts);
-    if (largest > 0 && largest * 0 == 0) unit = largest;
-    sum = squares(unit);
-  }
-  const V norm = static_cast<V>(unit * sqrt(sum));
-  return norm > limit ? limit / norm : V(1);
-}
-
 // A block for each sample. Per unit as in the pointwise part, without its writes.
 template <class Cell, class S>
-RNNFAST_KERNEL(kNormThreads, 2)
+RNNFAST_KERNEL(kMeasureThreads, 2)
 step_hidden_norms_kernel(StepBackward<S> p) {
-  using V = Compute<S>;
-  const StepSignals<Cell, S> signals(p, block_index());
-  const V factor =
-      norm_factor(p.P, static_cast<V>(p.limits.limit), [&](int column) { return signals.hidden(column); });
-  if (thread_index() == 0) p.hidden_factor[block_index()] = factor;
+  const int b = block_index();
+  const StepSignals<Cell, S> signals(p, b);
+  const auto seen = measure<Compute<S>>(p.P, p.bptt, [&](int column) { return signals.hidden(column); });
+  if (thread_index() > 0) return;
+  if (p.hidden_factor) p.hidden_factor[b] = seen.factor;
+  if (p.record) record_hidden(p.record + (p.rows.row + b) * kRecorded, seen);
 }
 
 template <class Cell, class S>
-RNNFAST_KERNEL(kNormThreads, 2)
+RNNFAST_KERNEL(kMeasureThreads, 2)
 step_cell_norms_kernel(StepBackward<S> p) {
-  using V = Compute<S>;
+  const int b = block_index();
   const Cell cell(p.variant);
-  const StepSignals<Cell, S> signals(p, block_index());
-  const V factor = norm_factor(p.H, static_cast<V>(p.limits.limit), [&](int unit) {
+  const StepSignals<Cell, S> signals(p, b);
+  const auto seen = measure<Compute<S>>(p.H, p.bptt, [&](int unit) {
     return UnitBackward<Cell, S>::cell_signal(cell, signals.seen(unit), signals.output(unit),
                                               signals.carried(unit));
   });
-  if (thread_index() == 0) p.cell_factor[block_index()] = factor;
+  if (thread_index() > 0) return;
+  if (p.cell_factor) p.cell_factor[b] = seen.factor;
+  if (p.record) record_cell(p.record + (p.rows.row + b) * kRecorded, seen);
 }
 
 template <class Cell, class S>
 Status step_hidden_norms(const StepBackward<S>& step, Stream stream) {
   Launch l;
   l.grid_x = step.rows.active;
-  l.block = l.max_threads = kNormThreads;
+  l.block = l.max_threads = kMeasureThreads;
   return launch(step_hidden_norms_kernel<Cell, S>, l, step, stream);
 }
 
@@ -184,7 +157,7 @@ template <class Cell, class S>
 Status step_cell_norms(const StepBackward<S>& step, Stream stream) {
   Launch l;
   l.grid_x = step.rows.active;
-  l.block = l.max_threads = kNormThreads;
+  l.block = l.max_threads = kMeasureThreads;
   return launch(step_cell_norms_kernel<Cell, S>, l, step, stream);
 }
 

@@ -7,8 +7,8 @@
 //
 // Bytes of a unit and step (C = sizeof Compute<S>). Forward: reads G*C of gates_x and the recurrent product, 2C of
 // what is carried; writes sizeof(S) of y and, in training, (S + 1)*C. Backward: reads (S + 2)*C and the incoming
-// gradients; writes kDelta*sizeof(S). About 20 flops and one exp an activation, of which LSTM has 5, GRU 3,
-// Elman 1.
+// gradients; writes kDelta*sizeof(S), and where signals are recorded kSignals*C. About 20 flops and one exp an
+// activation, of which LSTM has 5, GRU 3, Elman 1.
 #pragma once
 
 #include "cuda/params.h"  // first: it names the namespace that the cells are compiled in
@@ -118,21 +118,36 @@ struct UnitForward {
   static_assert(!(Cell::kHasCell && Cell::kForwardSeesHidden), "one carried value a unit");
 };
 
-// Each element within the limit; NaN stays NaN.
+// The error signals of a unit, dL/dh and with c dL/dc.
+template <class Cell>
+constexpr int kSignals = Cell::kHasCell ? 2 : 1;
+
+// Each element within the limit, where that is by value; NaN stays NaN.
 template <class V>
-RNNFAST_DEVICE V clip_value(V x, const BackwardLimits& limits) {
-  if (!limits.clip_value) return x;
-  const V high = static_cast<V>(limits.limit), low = -high;
+RNNFAST_DEVICE V clip_value(V x, const Bptt& bptt) {
+  if (bptt.clip != Bptt::kValue) return x;
+  const V high = static_cast<V>(bptt.limit), low = -high;
   return high < x ? high : (x < low ? low : x);
+}
+
+// `steps` and `behind` in the range of the kernels' ints. A cut depends on the number of steps behind modulo
+// `steps`; a segment's own last step receives nothing that is cut here (bindings/checkpoint.cpp has done it).
+inline Bptt kernel_bptt(Bptt bptt) {
+  if (bptt.steps > 0x7fffffff) bptt.steps = 0;  // more than there can be
+  if (bptt.steps > 0) bptt.behind %= bptt.steps;
+  return bptt;
 }
 
 // Whether truncation keeps sample b's later step from passing anything back to step t. (At its last step nothing
 // comes from a later one; what h_n and c_n receive is not cut.)
-RNNFAST_DEVICE bool cut_behind(const DeviceSequence& sequence, const BackwardLimits& limits, int t, int b,
-                               bool reverse) {
-  if (limits.steps == 0) return false;
-  const int steps_behind = reverse ? t : sequence.length(b) - 1 - t;
-  return steps_behind > 0 && steps_behind % static_cast<int>(limits.steps) == 0;
+RNNFAST_DEVICE bool cut_behind(const DeviceSequence& sequence, const Bptt& bptt, int t, int b, bool reverse) {
+  if (bptt.steps == 0) return false;
+  const unsigned behind = static_cast<unsigned>(bptt.behind), step = static_cast<unsigned>(t);
+  unsigned steps = behind + step;
+  if (!reverse)
+    steps = sequence.lengths ? static_cast<unsigned>(sequence.lengths[b]) - 1 - step
+                             : behind + static_cast<unsigned>(sequence.T) - 1 - step;
+  return steps > 0 && steps % static_cast<unsigned>(bptt.steps) == 0;
 }
 
 template <class Cell, class S>
@@ -212,12 +227,18 @@ struct UnitBackward {
     }
   }
 
-  // All of a step, with limits by value. result.carry: to the step before.
-  static RNNFAST_DEVICE Result step(const Cell& cell, const Loaded& loaded, const BackwardLimits& limits,
-                                    V returned, V carried) {
-    const V dh = clip_value(hidden_signal(loaded.grad, returned, carried), limits);
+  // All of a step, with limits by value. result.carry: to the step before. signals: of the unit, `H` from one to
+  // the other, or null.
+  static RNNFAST_DEVICE Result step(const Cell& cell, const Loaded& loaded, const Bptt& bptt, V returned, V carried,
+                                    V* signals, int H) {
+    V dh = hidden_signal(loaded.grad, returned, carried);
+    if (signals) signals[0] = dh;
+    dh = clip_value(dh, bptt);
     V dc = cell_signal(cell, loaded.seen, dh, carried);
-    if constexpr (Cell::kHasCell) dc = clip_value(dc, limits);
+    if constexpr (Cell::kHasCell) {
+      if (signals) signals[H] = dc;
+      dc = clip_value(dc, bptt);
+    }
     return cell.backward(dh, dc, loaded.seen);
   }
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ops on CUDA tensors: checks, allocation by torch's caching allocator, torch's current stream on x's device,
-// the plan. Nothing here waits for the device, so a CUDA graph may capture a call; batch_sizes then are part of the
-// graph.
+// the plan. Nothing here waits for the device but checking and recording, so a CUDA graph may capture a call;
+// batch_sizes then are part of the graph.
 #include <ATen/Context.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <torch/library.h>
 
 #include "bindings/cuda/gemm.h"
 #include "bindings/explain_cuda.h"
-#include "bindings/layer_ops.h"
+#include "bindings/layer_run.h"
 #include "bindings/recorder.h"
-#include "bindings/run.h"
 #include "cuda/layer.h"
 
 namespace rnnfast {
@@ -63,45 +63,41 @@ at::Tensor workspace(size_t bytes, const at::Tensor& x) {
 }
 
 template <class S>
-void forward(const LayerCall& call, const LayerSizes& s, const LayerOutputs& out, bool save) {
-  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+void forward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const LayerOutputs& out, bool training) {
   cuda::CudaForward<S> args;
-  args.in = held.inputs<S>(cell_info(call.kind), s);
+  args.in = held.inputs<S>(cell_info(kind), s);
   args.y = output<S>(out.y);
   args.h_n = output<S>(out.h_n);
   args.c_n = output<S>(out.c_n);
   args.saved = output<cuda::Compute<S>>(out.saved);
   args.cells = output<cuda::Compute<S>>(out.cells);
-  args.training = save;
+  args.training = training;
   const bool tf32 = may_round_to_tf32();
-  CudaShape shape = shape_of(call.kind, s, call.x.scalar_type(), tf32);
-  shape.training = save;
+  CudaShape shape = shape_of(kind, s, held.x.scalar_type(), tf32);
+  shape.training = training;
   const CudaPlan plan = plan_cuda(shape, this_device(), false);
-  const at::Tensor memory = workspace(cuda::forward_workspace_bytes<S>(call.kind, args, plan), call.x);
+  const at::Tensor memory = workspace(cuda::forward_workspace_bytes<S>(kind, args, plan), held.x);
   TorchGemm gemm(tf32);
-  check(cuda::layer_forward<S>(call.kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
+  check(cuda::layer_forward<S>(kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
                                at::cuda::getCurrentCUDAStream()),
-        call.kind, false);
+        kind, false);
 }
 
 template <class S>
-void backward(const LayerCall& call, const LayerSizes& s, const BackwardTensors& t) {
-  const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
+void backward(CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
   cuda::CudaBackward<S> args;
-  args.in = held.inputs<S>(cell_info(call.kind), s);
-  set_tensors<S, cuda::Compute<S>>(args, s, call.has_biases, t);
-  const Bptt& bptt = call.options.bptt;
-  args.limits = {bptt.clip == Bptt::kValue, bptt.clip == Bptt::kNorm, bptt.limit, bptt.steps};
+  args.in = held.inputs<S>(cell_info(kind), s);
+  set_tensors<S, cuda::Compute<S>>(args, s, held.has_biases, t);
   const bool tf32 = may_round_to_tf32();
-  CudaShape shape = shape_of(call.kind, s, call.x.scalar_type(), tf32);
+  CudaShape shape = shape_of(kind, s, held.x.scalar_type(), tf32);
   shape.backward = true;
-  shape.clip_norm = args.limits.clip_norm;
+  shape.clip_norm = args.bptt.clip == Bptt::kNorm;
   const CudaPlan plan = plan_cuda(shape, this_device(), false);
-  const at::Tensor memory = workspace(cuda::backward_workspace_bytes<S>(call.kind, args, plan), call.x);
+  const at::Tensor memory = workspace(cuda::backward_workspace_bytes<S>(kind, args, plan), held.x);
   TorchGemm gemm(tf32);
-  check(cuda::layer_backward<S>(call.kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
+  check(cuda::layer_backward<S>(kind, args, plan, memory.mutable_data_ptr(), gemm.gemm(),
                                 at::cuda::getCurrentCUDAStream()),
-        call.kind, true);
+        kind, true);
 }
 
 // Calls f with a value of the storage type that dtype means on the device.
@@ -119,40 +115,43 @@ void with_storage(at::ScalarType dtype, const F& f) {
   }
 }
 
-// What the CUDA kernels cannot do yet is refused, not left undone.
-void check_options(const LayerCall& call, bool backward) {
-  const auto refuse = [&](const char* what) {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, op_name(call.kind, backward), ": ", what, " is not implemented for CUDA");
-  };
-  if (call.options.checkpoint > 0) refuse("checkpoint_every");
-  if (call.options.check) refuse("nan_policy='raise'");
-  if (backward && is_recording(call.options.recorder)) refuse("diagnostics.gradient_flow");
+constexpr LayerPasses kCudaPasses{
+    [](CellKind kind, const LayerSizes& s, const HeldInputs& held, const LayerOutputs& out, bool training) {
+      with_storage(held.x.scalar_type(), [&](auto type) { forward<decltype(type)>(kind, s, held, out, training); });
+    },
+    [](CellKind kind, const LayerSizes& s, const HeldInputs& held, const BackwardTensors& t) {
+      with_storage(held.x.scalar_type(), [&](auto type) { backward<decltype(type)>(kind, s, held, t); });
+    }};
+
+// What looks at values on the host waits for the device, which a capture does not allow.
+void check_stream(const LayerCall& call, bool backward) {
+  const bool records = backward && is_recording(call.options.recorder);
+  if (!call.options.check && !records) return;
+  TORCH_CHECK(c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None,
+              op_name(call.kind, backward), ": ",
+              call.options.check ? "nan_policy='raise'" : "diagnostics.gradient_flow",
+              ": expected a stream that no CUDA graph is capturing, since the result is read on the host");
 }
 
 LayerResult layer_cuda(const LayerCall& call, bool save) {
-  check_options(call, false);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   const c10::DeviceGuard device(call.x.device());
-  const LayerOutputs out = empty_outputs(cell_info(call.kind), s, call.x.options(), save);
-  if (s.rows > 0)
-    with_storage(call.x.scalar_type(), [&](auto type) { forward<decltype(type)>(call, s, out, save); });
-  return {out.y, out.h_n, out.c_n, out.saved, out.cells};
+  check_stream(call, false);
+  return run_layer(call, s, kCudaPasses, save);
 }
 
 LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& grad_y,
                                    const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n,
                                    const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                    const c10::List<bool>& output_mask) {
-  check_options(call, true);
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
                         cells, output_mask.size(), call.options.checkpoint);
   const c10::DeviceGuard device(call.x.device());
-  BackwardTensors t = backward_tensors(call, s, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
-  if (s.rows > 0) with_storage(call.x.scalar_type(), [&](auto type) { backward<decltype(type)>(call, s, t); });
-  return {t.grad_x, t.grad_h0, t.grad_c0, std::move(t.grad_weights)};
+  check_stream(call, true);
+  return run_layer_backward(call, s, kCudaPasses, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
 }
 
 }  // namespace

@@ -118,9 +118,17 @@ class LayerCall {
       wrong(operation_, "output_mask: expected " + std::to_string(3 + a_.weights.size()) + " values, got " +
                             std::to_string(b.mask.size()));
     CudaBackward<S> args;
+    const std::vector<int64_t> lengths = b.lengths ? *b.lengths : all_lengths();
+    if (lengths.size() != (a_.batch_sizes ? static_cast<size_t>(B) : 0))
+      wrong(operation_, "lengths: expected one of each sample of a packed batch");
+    if (a_.batch_sizes) in.sequence.lengths = lengths.data();
     args.in = in;
-    const double limit = b.clip_value != 0 ? b.clip_value : b.clip_norm;
-    args.limits = {b.clip_value != 0, b.clip_norm != 0, limit, b.steps};
+    args.bptt = {b.clip_value != 0  ? Bptt::kValue
+                 : b.clip_norm != 0 ? Bptt::kNorm
+                                    : Bptt::kNone,
+                 b.clip_value != 0 ? b.clip_value : b.clip_norm, b.steps, b.behind};
+    py::array record = unset<V>({b.record ? D : 0, N, kRecorded});
+    args.record = data_of<V>(record);
     args.y = checked<S>(operation_, "y", b.y, rows({D * P}));
     args.saved = checked<V>(operation_, "saved", b.saved, {D, N, cell_.saved * H});
     args.cells = checked<V>(operation_, "cells", b.cells, {cell_.has_cell ? D : 0, N, H});
@@ -160,11 +168,20 @@ class LayerCall {
     throw_if_failed(status);
     result["grad_x"] = grad_x, result["grad_h0"] = grad_h0, result["grad_c0"] = grad_c0;
     result["grad_weights"] = grad_weights;
+    result["record"] = b.record ? py::object(record) : py::none();
     result["plan"] = plan_dict(plan);
     return result;
   }
 
  private:
+  // The steps of each sample of a packed batch.
+  std::vector<int64_t> all_lengths() const {
+    std::vector<int64_t> result;
+    for (int64_t t = a_.batch_sizes ? T : 0; t-- > 0;)
+      result.resize(static_cast<size_t>((*a_.batch_sizes)[static_cast<size_t>(t)]), t + 1);
+    return result;
+  }
+
   // Shape of what has one row for each (t, b).
   Extents rows(std::initializer_list<py::ssize_t> last) const {
     Extents shape = a_.batch_sizes ? Extents{N} : Extents{T, B};
@@ -210,6 +227,7 @@ class LayerCall {
                    a_.batch_sizes ? offsets_.data() : nullptr};
     in.I = I, in.H = H, in.P = P;
     in.directions = static_cast<int>(D);
+    in.reversed = a_.reversed;
     in.variant = cell_.variant;
     in.x = checked<S>(operation_, "x", a_.x, rows({I}), true);
     const auto stride = [&](int dim) { return static_cast<int64_t>(a_.x.strides(dim) / a_.x.itemsize()); };
@@ -267,6 +285,7 @@ py::dict run_layer_forward(const LayerArguments& a, bool save) {
 }
 
 py::dict run_layer_backward(const LayerArguments& a, const BackwardArguments& b) {
+  if (b.behind < 0) wrong("layer_backward", "behind: expected 0 or more");
   if (b.clip_value < 0 || b.clip_norm < 0 || (b.clip_value > 0 && b.clip_norm > 0) || b.steps < 0)
     wrong("layer_backward", "expected one positive clip_value or clip_norm, or none, and steps of at least 0");
   return by_dtype("layer_backward", a.dtype, [&](auto s) {

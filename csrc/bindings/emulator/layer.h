@@ -16,6 +16,7 @@ struct LayerArguments {
       weights;  // of each direction: w_ih, w_hh, b_ih and b_hh if has_biases, w_hr with a projection
   std::optional<std::vector<int64_t>> batch_sizes;
   bool has_biases = true, bidirectional = false;
+  bool reversed = false;          // the one direction there is runs from the last step to the first
   std::string dtype = "float32";  // float64, float16, bfloat16
   std::string path = "best";      // of the plan: best, step, persistent
   bool tf32 = false;
@@ -27,11 +28,15 @@ struct BackwardArguments {
   std::vector<bool> mask;                    // x, h0, c0, and each weight: whether its gradient is asked for
   double clip_value = 0, clip_norm = 0;      // 0: none
   int64_t steps = 0;
+  bool record = false;
+  // Of a segment of a longer sequence: steps that follow it; packed, each sample's steps from its first one on.
+  int64_t behind = 0;
+  std::optional<std::vector<int64_t>> lengths;
 };
 
 // y, h_n, c_n, saved, cells as the ops return them, and `plan`.
 py::dict run_layer_forward(const LayerArguments& arguments, bool save);
-// grad_x, grad_h0, grad_c0 (None where not asked for), grad_weights, and `plan`.
+// grad_x, grad_h0, grad_c0 (None where not asked for), grad_weights, record [D, N, 3] (or None), and `plan`.
 py::dict run_layer_backward(const LayerArguments& arguments, const BackwardArguments& backward);
 
 }  // namespace RNNFAST_NAMESPACE

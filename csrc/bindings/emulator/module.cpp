@@ -8,11 +8,11 @@ namespace {
 
 LayerArguments layer_arguments(std::string cell, py::array x, OptionalArray h0, OptionalArray c0,
                                std::vector<py::array> weights, std::optional<std::vector<int64_t>> batch_sizes,
-                               bool has_biases, bool bidirectional, std::string dtype, std::string path,
-                               bool tf32) {
-  return {std::move(cell),    std::move(x),           std::move(h0), std::move(c0),
-          std::move(weights), std::move(batch_sizes), has_biases,    bidirectional,
-          std::move(dtype),   std::move(path),        tf32};
+                               bool has_biases, bool bidirectional, bool reversed, std::string dtype,
+                               std::string path, bool tf32) {
+  return {std::move(cell),    std::move(x),           std::move(h0),   std::move(c0),
+          std::move(weights), std::move(batch_sizes), has_biases,      bidirectional,
+          reversed,           std::move(dtype),       std::move(path), tf32};
 }
 
 py::dict statistics() {
@@ -52,14 +52,14 @@ PYBIND11_MODULE(_emulator, m) {
       "layer_forward",
       [](std::string cell, py::array x, OptionalArray h0, OptionalArray c0, std::vector<py::array> weights,
          std::optional<std::vector<int64_t>> batch_sizes, bool has_biases, bool bidirectional, bool save,
-         std::string dtype, std::string path, bool tf32) {
-        return run_layer_forward(
-            layer_arguments(cell, x, h0, c0, weights, batch_sizes, has_biases, bidirectional, dtype, path, tf32),
-            save);
+         std::string dtype, std::string path, bool tf32, bool reversed) {
+        return run_layer_forward(layer_arguments(cell, x, h0, c0, weights, batch_sizes, has_biases, bidirectional,
+                                                 reversed, dtype, path, tf32),
+                                 save);
       },
       arg("cell"), arg("x"), arg("h0").none(true), arg("c0").none(true), arg("weights"),
       arg("batch_sizes").none(true), arg("has_biases"), arg("bidirectional"), arg("save"), pybind11::kw_only(),
-      arg("dtype") = "float32", arg("path") = "best", arg("tf32") = false,
+      arg("dtype") = "float32", arg("path") = "best", arg("tf32") = false, arg("reversed") = false,
       "A layer's forward pass, as the op of the same cell: y, h_n, c_n, saved, cells; and the plan.");
 
   m.def(
@@ -68,15 +68,19 @@ PYBIND11_MODULE(_emulator, m) {
          OptionalArray h0, OptionalArray c0, std::vector<py::array> weights,
          std::optional<std::vector<int64_t>> batch_sizes, bool has_biases, bool bidirectional, py::array y,
          py::array saved, py::array cells, std::vector<bool> output_mask, std::string dtype, std::string path,
-         bool tf32, double clip_value, double clip_norm, int64_t steps) {
-        return run_layer_backward(
-            layer_arguments(cell, x, h0, c0, weights, batch_sizes, has_biases, bidirectional, dtype, path, tf32),
-            {grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask, clip_value, clip_norm, steps});
+         bool tf32, bool reversed, double clip_value, double clip_norm, int64_t steps, bool record, int64_t behind,
+         std::optional<std::vector<int64_t>> lengths) {
+        return run_layer_backward(layer_arguments(cell, x, h0, c0, weights, batch_sizes, has_biases, bidirectional,
+                                                  reversed, dtype, path, tf32),
+                                  {grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask, clip_value, clip_norm,
+                                   steps, record, behind, lengths});
       },
       arg("grad_y").none(true), arg("grad_h_n").none(true), arg("grad_c_n").none(true), arg("cell"), arg("x"),
       arg("h0").none(true), arg("c0").none(true), arg("weights"), arg("batch_sizes").none(true), arg("has_biases"),
       arg("bidirectional"), arg("y"), arg("saved"), arg("cells"), arg("output_mask"), pybind11::kw_only(),
-      arg("dtype") = "float32", arg("path") = "best", arg("tf32") = false, arg("clip_value") = 0.0,
-      arg("clip_norm") = 0.0, arg("steps") = 0,
-      "Its backward pass: grad_x, grad_h0, grad_c0, grad_weights (None where not asked for); and the plan.");
+      arg("dtype") = "float32", arg("path") = "best", arg("tf32") = false, arg("reversed") = false,
+      arg("clip_value") = 0.0, arg("clip_norm") = 0.0, arg("steps") = 0, arg("record") = false, arg("behind") = 0,
+      arg("lengths").none(true) = std::nullopt,
+      "Its backward pass: grad_x, grad_h0, grad_c0, grad_weights, record (None where not asked for); and the "
+      "plan.");
 }

@@ -2,8 +2,8 @@
 // Memory that threads share: views through which every access goes, so that the emulator sees it (bounds, races).
 //
 // SharedView: shared memory of a block. ExchangeView: global memory through which blocks of one launch exchange
-// values between two grid barriers; it is read and written in L2, since L1 may hold what another block has
-// replaced. What only one thread touches in a launch, or nobody writes, kernels read through plain pointers.
+// values between two grid barriers; it is read (load_words) and written in L2, since L1 may hold what another block
+// has replaced. What only one thread touches in a launch, or nobody writes, kernels read through plain pointers.
 #pragma once
 
 #include "cuda/primitives/types.h"
@@ -53,29 +53,7 @@ template <class T>
 class ExchangeView {
  public:
   RNNFAST_DEVICE ExchangeView(T* data, int64_t) : data_(data) {}
-  RNNFAST_DEVICE T load(int64_t i) const { return __ldcg(data_ + i); }
   RNNFAST_DEVICE void store(int64_t i, T x) const { __stcg(data_ + i, x); }
-  // N values from i on; i a multiple of N, and so is the address.
-  template <int N>
-  RNNFAST_DEVICE Pack<T, N> load_pack(int64_t i) const {
-    constexpr int kBytes = static_cast<int>(sizeof(T)) * N;
-    Pack<T, N> result;
-    if constexpr (kBytes == 16) {
-      const uint4 raw = __ldcg(reinterpret_cast<const uint4*>(data_ + i));
-      __builtin_memcpy(&result, &raw, 16);
-    } else if constexpr (kBytes == 8) {
-      const uint2 raw = __ldcg(reinterpret_cast<const uint2*>(data_ + i));
-      __builtin_memcpy(&result, &raw, 8);
-    } else if constexpr (kBytes == 4) {
-      const unsigned raw = __ldcg(reinterpret_cast<const unsigned*>(data_ + i));
-      __builtin_memcpy(&result, &raw, 4);
-    } else {
-      static_assert(kBytes == 2, "2, 4, 8 or 16 bytes");
-      const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(data_ + i));
-      __builtin_memcpy(&result, &raw, 2);
-    }
-    return result;
-  }
   RNNFAST_DEVICE ExchangeView part(int64_t first, int64_t count) const { return {data_ + first, count}; }
   // For load_words.
   RNNFAST_DEVICE const uint4* words(int64_t i) const { return reinterpret_cast<const uint4*>(data_ + i); }
@@ -84,8 +62,10 @@ class ExchangeView {
   T* data_;
 };
 
-// 16 bytes from value i on, as they are; alignment as load_pack. Values of 16 bits are best unpacked at their use:
-// the compiler would keep each in a register of its own, and wait for the load to take it apart.
+// 16 bytes from value i on, as they are; the address a multiple of 16. Values of 16 bits are best unpacked at their
+// use: the compiler would keep each in a register of its own, and wait for the load to take it apart. Of CUDA's
+// cached loads those of half types are not volatile, so that the compiler might move them over a barrier; this one
+// is.
 template <class T>
 RNNFAST_DEVICE Pack<uint32_t, 4> load_words(const ExchangeView<T>& view, int64_t i) {
   const uint4 raw = __ldcg(view.words(i));

@@ -148,11 +148,16 @@ TEST(layer_errors) {
     k = CellKind::lstm, a.in.projection = true, p.path = CudaPath::kPersistent;
   });
   expect("need the step path", [](Args& a, CudaPlan& p, CellKind&) {
-    a.limits.clip_norm = true, a.limits.limit = 1, p.path = CudaPath::kPersistent;
+    a.bptt.clip = Bptt::kNorm, a.bptt.limit = 1, p.path = CudaPath::kPersistent;
   });
-  expect("positive", [](Args& a, CudaPlan&, CellKind&) { a.limits.clip_value = true; });
-  expect("not both", [](Args& a, CudaPlan&, CellKind&) { a.limits.clip_value = a.limits.clip_norm = true; });
-  expect("steps", [](Args& a, CudaPlan&, CellKind&) { a.limits.steps = -1; });
+  expect("positive", [](Args& a, CudaPlan&, CellKind&) { a.bptt.clip = Bptt::kValue; });
+  expect("behind", [](Args& a, CudaPlan&, CellKind&) { a.bptt.behind = -1; });
+  expect("one direction", [](Args& a, CudaPlan&, CellKind&) { a.in.reversed = true, a.in.directions = 2; });
+  expect("lengths", [](Args& a, CudaPlan&, CellKind&) {
+    static const int64_t kSizes[] = {0, 0}, kOffsets[] = {0, 0, 0};
+    a.in.sequence.batch_sizes = kSizes, a.in.sequence.offsets = kOffsets, a.bptt.steps = 1;
+  });
+  expect("steps", [](Args& a, CudaPlan&, CellKind&) { a.bptt.steps = -1; });
 }
 
 TEST(step_mutations_are_caught) {
