@@ -33,7 +33,7 @@ class TagTask(Task):
     higher_is_better = True
     item = "token"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "hidden": 128, "layers": 1, "embedding": 64, "dropout": 0.1, "epochs": 8, "batch": 32, "learning_rate": 4e-3,
+        "hidden": 128, "layers": 1, "embedding": 64, "dropout": 0.1, "epochs": 2, "batch": 32, "learning_rate": 4e-3,
         "patience": 3, "bidirectional": True, "crf": False, "characters": True, "format": None, "column": "UPOS",
         "segment": 512, "limit": None, "unknown_labels": "error",
     }  # fmt: skip
