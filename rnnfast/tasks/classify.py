@@ -28,7 +28,7 @@ from rnnfast.tasks.settings import Settings, Task, fingerprint, initialiser
 
 # Where to start; benchmarks/tasks.py chooses for each cell on the validation part. An IRNN diverges where others are at
 # their best (Le et al. 2015).
-RATES = {"rnn": 1e-3, "rnn_relu": 3e-4, "irnn": 3e-4, "lstm": 5e-3, "gru": 5e-3, "none": 5e-3}
+RATES = {"rnn": 1e-3, "rnn_relu": 3e-4, "irnn": 1e-4, "lstm": 1e-2, "gru": 1e-2, "none": 5e-3}
 
 
 @dataclass(frozen=True)
