@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   rnnfast bench --quick                           a few cases of each cell, under two minutes
   rnnfast bench                                   all modes but recomputation, about a quarter of an hour
   rnnfast bench --cell gru --mode training        one cell, one mode
-  rnnfast bench --mode recomputation              T=20,000: a quarter of an hour, 8 GB of memory
+  rnnfast bench --mode recomputation              T=20,000: minutes, and gigabytes of memory
   rnnfast bench --case 64,32,256,256 --no-memory  one shape, times only
   rnnfast bench --rivals torch,openvino           without ONNX Runtime
   rnnfast bench --out reports/this-machine        where results.json, .csv, report.html and the plots go

@@ -227,9 +227,9 @@ def test_memory_run(tmp_path: Path) -> None:
 def test_recomputation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short sequence: both of ours are timed, all three have their memory measured, and recomputation needs least."""
     monkeypatch.setattr(runner, "measure_limits", lambda threads: (runner.Limits(threads, 100.0, {}), None))
-    small = Case("rnn_tanh", "recomputation", 2000, 8, 64, 64)
+    small = Case("lstm", "recomputation", 400, 8, 64, 64)
     monkeypatch.setattr(runner, "all_cases", lambda quick: [small])
-    options = ("--mode", "recomputation", "--quick", "--seconds", "0", "--rounds", "2", "--no-plots")
+    options = ("--mode", "recomputation", "--seconds", "0", "--rounds", "2", "--threads", "1", "--no-plots")
     assert runner.run(parsed(*options, "--out", str(tmp_path))) == 0
     (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert row["time_ratio"] == pytest.approx(row["recomputation_ms"] / row["rnnfast_ms"])
