@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured, of every cell: the standard shapes in inference and training, the streaming step, two bidirectional
-layers, the overhead of a call, and the peak memory of a training step. What each must reach: targets.py."""
+layers, the overhead of a call, the peak memory of a training step, and what recomputation costs and saves over a long
+sequence. What each must reach: targets.py."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from rnnfast.specs import CELLS
 Shape = tuple[int, int, int, int]  # T, B, I, H
 
 MEASURED = ("lstm", "gru", "rnn_tanh")
-MODES = ("inference", "training", "streaming", "overhead", "memory")
+MODES = ("inference", "training", "streaming", "overhead", "memory", "recomputation")
+APART = ("recomputation",)  # minutes and gigabytes: only where the command line names the mode
 FLOAT = 4  # bytes: everything here is float32
 
 STANDARD: tuple[Shape, ...] = (
@@ -29,12 +31,14 @@ STREAMING: tuple[Shape, ...] = ((1, 1, 128, 128), (1, 1, 256, 256), (1, 1, 512, 
 OVERHEAD: Shape = (1, 1, 16, 16)  # so little work that the call itself is what takes time
 BIDIRECTIONAL: tuple[Shape, ...] = ((100, 1, 256, 256), (64, 32, 256, 256))  # two layers, of LSTM and GRU
 MEMORY: tuple[Shape, ...] = ((100, 1, 512, 512), *(shape for shape in STANDARD if shape[1] >= 8))
+RECOMPUTATION: tuple[Shape, ...] = ((1000, 16, 256, 256), (20000, 16, 256, 256))
 
 
 @dataclass(frozen=True)
 class Case:
     """One row of the table. Training: forward, and backward with a given output gradient to x and all weights. Memory:
-    the same step. Streaming: one step with a given state. Overhead: the same, of a cell that does next to nothing."""
+    the same step. Recomputation: time and memory of the same step, with checkpoint_every="auto" and without. Streaming:
+    one step with a given state. Overhead: the same, of a cell that does next to nothing."""
 
     cell: str  # a key of rnnfast.specs.CELLS
     mode: str  # one of MODES
@@ -51,7 +55,12 @@ class Case:
 
     @property
     def trains(self) -> bool:
-        return self.mode in ("training", "memory")
+        return self.mode in ("training", "memory", "recomputation")
+
+    @property
+    def starts_processes(self) -> bool:
+        """Whether peak memory is measured, each time in a fresh process."""
+        return self.mode in ("memory", "recomputation")
 
     @property
     def has_state(self) -> bool:
@@ -99,6 +108,7 @@ def all_cases(quick: bool) -> list[Case]:
     streaming = STREAMING[-1:] if quick else STREAMING
     bidirectional = BIDIRECTIONAL[:1] if quick else BIDIRECTIONAL
     memory = ((64, 32, 256, 256),) if quick else MEMORY
+    recomputation = RECOMPUTATION[:1] if quick else RECOMPUTATION
     cases = []
     for cell in MEASURED:
         cases += [Case(cell, mode, *shape) for shape in standard for mode in ("inference", "training")]
@@ -107,6 +117,7 @@ def all_cases(quick: bool) -> list[Case]:
         if cell in ("lstm", "gru"):
             cases += [Case(cell, mode, *shape, 2, 2) for shape in bidirectional for mode in ("inference", "training")]
         cases += [Case(cell, "memory", *shape) for shape in memory]
+        cases += [Case(cell, "recomputation", *shape) for shape in recomputation]
     return cases
 
 
@@ -117,12 +128,12 @@ def chosen(
     case: str | None = None,
     memory: bool = True,
 ) -> list[Case]:
-    """Those that the command line asks for; `case` is "T,B,I,H"."""
+    """Those that the command line asks for; `case` is "T,B,I,H". memory: whether those that start processes too."""
     return [
         c
         for c in cases
         if cell in (None, c.cell)
-        and mode in (None, c.mode)
+        and (c.mode not in APART if mode is None else mode == c.mode)
         and case in (None, ",".join(map(str, c.shape)))
-        and (memory or c.mode != "memory")
+        and (memory or not c.starts_processes)
     ]

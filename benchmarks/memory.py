@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import rivals
 from .cases import Case
 
 PACKAGE = __package__ or "benchmarks"  # in a wheel: rnnfast.benchmarks
@@ -47,16 +48,17 @@ def huge_pages() -> str:
 
 def measure(case: Case, threads: int, repeats: int) -> dict[str, list[int]]:
     """Bytes of each rival, one for each repeat. Raises RuntimeError where a process fails or the rivals disagree."""
-    results: dict[str, list[int]] = {"rnnfast": [], "torch": []}
+    results: dict[str, list[int]] = {name: [] for name in rivals.contenders(case.mode)}
     for _ in range(repeats):
         norms = {}
         for rival, values in results.items():
             answer = _child(case, rival, threads)
             values.append(answer["bytes"])
             norms[rival] = answer["norms"]
-        for ours, theirs in zip(norms["rnnfast"], norms["torch"], strict=True):
-            if not abs(ours - theirs) <= 1e-4 * theirs:
-                raise RuntimeError(f"{case}: rnnfast and torch.nn disagree: norms {norms}")
+        for name, found in norms.items():
+            for ours, theirs in zip(found, norms["torch"], strict=True):
+                if not abs(ours - theirs) <= 1e-4 * theirs:
+                    raise RuntimeError(f"{case}: {name} and torch.nn disagree: norms {norms}")
     return results
 
 
@@ -91,8 +93,6 @@ def _status() -> dict[str, int]:
 def _main(cell: str, *numbers_and_rival: str) -> None:
     *sizes, rival, threads = numbers_and_rival
     import torch
-
-    from . import rivals
 
     torch.set_num_threads(int(threads))
     case, tiny = Case(cell, "memory", *map(int, sizes)), Case(cell, "memory", 5, 3, 16, 24)

@@ -22,7 +22,7 @@ def draw(document: dict[str, Any], out: Path) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
-    rows = [row for row in document["rows"] if row["mode"] != "memory"]
+    rows = [row for row in document["rows"] if row["mode"] not in ("memory", "recomputation")]
     figures: list[tuple[str, Any]] = []
     if any("limit_ms" in row for row in rows):
         figures.append(("roofline.png", _roofline(rows, document["machine"])))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes README.md's tables from the kept reports: `python -m benchmarks.readme_table [RESULTS.json ...]`."""
+"""Writes the tables of README.md and docs/training.md from the kept reports:
+`python -m benchmarks.readme_table [RESULTS.json ...]`."""
 
 import json
 import re
@@ -15,8 +16,10 @@ from .page import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+TRAINING = ROOT / "docs/training.md"
 KEPT = ROOT / "benchmarks/results"
 Row = dict[str, Any]
+_TIMED = ("inference", "training", "streaming")
 _RIVALS = ("ratio", "ratio_onnxruntime", "ratio_openvino")
 
 
@@ -35,7 +38,7 @@ def speed(report: dict[str, Any]) -> str:
     cells = [cell for cell in MEASURED if any(row["cell"] == cell for row in rows)]
     shapes: dict[str, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        if row["mode"] in ("inference", "training", "streaming"):
+        if row["mode"] in _TIMED:
             shapes.setdefault(_label(row), {})[row["cell"], row["mode"]] = row
     head = "| T, B, I, H |" + "".join(f" {title(cell)} | training | {share} |" for cell in cells)
     lines = [head, "| --- |" + " --- | --- | --- |" * len(cells)]
@@ -51,7 +54,7 @@ def speed(report: dict[str, Any]) -> str:
 
 def memory(report: dict[str, Any]) -> str:
     """A row for each shape, a column for each cell: MB of rnnfast and torch.nn, and their ratio."""
-    rows = [row for row in report["rows"] if row["mode"] == "memory"]
+    rows = _of_mode(report, "memory")
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     shapes: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -60,6 +63,26 @@ def memory(report: dict[str, Any]) -> str:
     for label, found in shapes.items():
         lines.append(f"| {label} | " + " | ".join(_bytes(found.get(cell)) for cell in cells) + " |")
     return "MB, rnnfast / torch.nn.\n\n" + "\n".join(lines)
+
+
+def recomputation(report: dict[str, Any]) -> str:
+    """A row for each cell and shape: what a training step costs with recomputation and without, in time and memory."""
+    facts = describe(report["machine"])
+    named = "; ".join(f"{name} {facts[name]}" for name in ("processor", "instruction set", "threads", "other work")
+                      if name in facts)  # fmt: skip
+    lines = [
+        "| cell | T, B, I, H | ms with / without | MB with / without / torch.nn | of torch.nn's MB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in _of_mode(report, "recomputation"):
+        times = f"{row['recomputation_ms']:.0f} / {row['rnnfast_ms']:.0f} = {row['time_ratio']:.2f}"
+        sizes = " / ".join(f"{row[f'{name}_bytes'] / 2**20:.1f}" for name in ("recomputation", "rnnfast", "torch"))
+        lines.append(f"| {title(row['cell'])} | {_label(row)} | {times} | {sizes} | {row['bytes_ratio']:.3f} |")
+    return f"{named}.\n\n" + "\n".join(lines)
+
+
+def _of_mode(report: dict[str, Any], *modes: str) -> list[Row]:
+    return [row for row in report["rows"] if row["mode"] in modes]
 
 
 def title(cell: str) -> str:
@@ -106,12 +129,24 @@ def _targets(report: dict[str, Any]) -> list[str]:
     return [text + (". Missed: " + "; ".join(missed) if missed else "") + "."]
 
 
+def write(path: Path, tables: dict[str, dict[str, str]]) -> None:
+    """Puts tables into a file: by the marker that they go to, then by report. Where there is none, the text stays."""
+    text = path.read_text(encoding="utf-8")
+    for name, found in tables.items():
+        if found:
+            try:
+                text = replaced(text, name, "\n\n".join(found.values()))
+            except ValueError as error:
+                raise ValueError(f"{path.name}: {error}") from None
+    path.write_text(text, encoding="utf-8")
+
+
 def replaced(text: str, name: str, table: str) -> str:
     """text with the table between <!-- name --> and <!-- end of name -->. Raises ValueError where they are missing."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     text, found = re.subn(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.S)
     if found != 1:
-        raise ValueError(f"README.md: expected {begin} ... {end} once, where the table goes")
+        raise ValueError(f"expected {begin} ... {end} once, where the table goes")
     return text
 
 
@@ -120,17 +155,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = [Path(name) for name in (sys.argv[1:] if arguments is None else arguments)] or kept()
     try:
         reports = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-        text = README.read_text(encoding="utf-8")
-        tables = [f"### {name}\n\n{speed(report)}" for name, report in reports.items()]
-        text = replaced(text, "ratios", "\n\n".join(tables))
-        with_memory = {n: r for n, r in reports.items() if any(row["mode"] == "memory" for row in r["rows"])}
-        if with_memory:  # else the table that is there stays
-            memories = [f"{name}: {memory(report)}" for name, report in with_memory.items()]
-            text = replaced(text, "memory", "\n\n".join(memories))
+        ratios = {n: f"### {n}\n\n{speed(r)}" for n, r in reports.items() if _of_mode(r, *_TIMED)}
+        memories = {n: f"{n}: {memory(r)}" for n, r in reports.items() if _of_mode(r, "memory")}
+        again = {n: f"{n}: {recomputation(r)}" for n, r in reports.items() if _of_mode(r, "recomputation")}
+        write(README, {"ratios": ratios, "memory": memories})
+        write(TRAINING, {"recomputation": again})
     except (ValueError, OSError) as error:
         print(f"benchmarks.readme_table: {error}", file=sys.stderr)
         return 2
-    README.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -18,7 +18,7 @@ from .timing import Timing
 FORMAT = 2  # of results.json: 1 had torch.nn as the only rival, and no limits but the FMA peak
 NAMES = {
     "rnnfast": "rnnfast", "frozen": "frozen", "stream": "Stream", "rnnfast_cell": "cell", "torch": "torch",
-    "torch_cell": "torch cell", "onnxruntime": "ORT", "openvino": "OpenVINO",
+    "torch_cell": "torch cell", "onnxruntime": "ORT", "openvino": "OpenVINO", "recomputation": "recomputed",
 }  # fmt: skip
 OURS = ("rnnfast", "frozen", "stream", "rnnfast_cell")
 THEIRS = ("torch", "torch_cell", "onnxruntime", "openvino")
@@ -29,7 +29,8 @@ COLUMNS = (
     "gflops", "of_peak", "limit_ms", "limit_by", "of_limit", "intensity",
     "recurrence_us", "recurrence_gbs", "of_bandwidth", "budget_ms", "of_budget",
     "overhead_rnnfast", "overhead_rnnfast_cell", "overhead_stream",
-    "rnnfast_bytes", "torch_bytes", "bytes_ratio", "bytes_spread", "missed", "repeats", "left_out",
+    "rnnfast_bytes", "torch_bytes", "recomputation_bytes", "bytes_ratio", "bytes_spread", "time_ratio",
+    "missed", "repeats", "left_out",
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ class Measured:
 
 def rows_of(measured: list[Measured], limits: Limits, isa: str) -> list[Row]:
     """A row for each case."""
-    rows = [_memory_row(m) if m.memory is not None else _time_row(m, limits) for m in measured]
+    rows = [_row(m, limits) for m in measured]
     cells = [
         r["torch_cell_ms"] for r in rows if r["mode"] == "overhead" and r["cell"] == "lstm" and "torch_cell_ms" in r
     ]
@@ -60,10 +61,27 @@ def rows_of(measured: list[Measured], limits: Limits, isa: str) -> list[Row]:
     return rows
 
 
-def _time_row(m: Measured, limits: Limits) -> Row:
-    row: Row = {name: getattr(m.case, name) for name in _CASE} | {"ours": m.ours}
+def _row(m: Measured, limits: Limits) -> Row:
+    if m.memory is None:
+        return _time_row(m, limits)
+    return _memory_row(m) | (_recomputation_times(m) if m.timings else {})
+
+
+def _medians(m: Measured) -> Row:
+    row: Row = {"ours": m.ours}
     for name, timing in m.timings.items():
         row |= {f"{name}_ms": timing.median, f"{name}_low": timing.low, f"{name}_high": timing.high}
+    return row
+
+
+def _recomputation_times(m: Measured) -> Row:
+    """time_ratio: a training step with recomputation over one without."""
+    ratio = m.timings["recomputation"].median / m.timings["rnnfast"].median
+    return _medians(m) | {"time_ratio": ratio, "repeats": m.timings["recomputation"].repeats}
+
+
+def _time_row(m: Measured, limits: Limits) -> Row:
+    row: Row = {name: getattr(m.case, name) for name in _CASE} | _medians(m)
     ours = m.timings[m.ours].median
     ratios = {name: m.timings[name].median / ours for name in THEIRS if name in m.timings}
     row |= {"ratio" if name == "torch" else f"ratio_{name}": ratio for name, ratio in ratios.items()}
@@ -91,11 +109,11 @@ def _time_row(m: Measured, limits: Limits) -> Row:
 
 
 def _memory_row(m: Measured) -> Row:
-    """Medians. bytes_ratio: ours over torch's; bytes_spread: the larger range of either's repeats."""
+    """Medians. bytes_ratio: ours (m.ours) over torch's; bytes_spread: the largest range of anyone's repeats."""
     assert m.memory is not None
     row: Row = {name: getattr(m.case, name) for name in _CASE}
     row |= {f"{name}_bytes": int(statistics.median(values)) for name, values in m.memory.items()}
-    row["bytes_ratio"] = row["rnnfast_bytes"] / max(row["torch_bytes"], 1)
+    row["bytes_ratio"] = row[f"{m.ours}_bytes"] / max(row["torch_bytes"], 1)
     row["bytes_spread"] = max(max(values) - min(values) for values in m.memory.values())
     return row | {"repeats": len(m.memory["rnnfast"])}
 
@@ -120,6 +138,7 @@ TITLES = {
     "streaming": "one step with its state: ms; the others as multiples of it",
     "overhead": "call overhead, H=16: ms; the others as multiples of it",
     "memory": "peak memory of a training step beyond inputs, outputs and gradients",
+    "recomputation": "training step with checkpoint_every='auto' and without: ms, and peak memory as above",
 }
 Column = tuple[str, int, Callable[[Row], str]]  # heading, width, what stands in a row
 
@@ -144,6 +163,12 @@ def columns_of(mode: str, rows: list[Row]) -> list[Column]:
         megabytes = (("rnnfast MB", "rnnfast_bytes"), ("torch MB", "torch_bytes"), ("spread MB", "bytes_spread"))
         columns += [(heading, 10, _number(key, 2, 2**-20)) for heading, key in megabytes]
         columns.append(("rnnfast/torch", 13, _number("bytes_ratio", 2)))
+    elif mode == "recomputation":
+        columns += [("with ms", 10, _number("recomputation_ms")), ("quartiles", 15, _quartiles)]
+        columns += [("without ms", 10, _number("rnnfast_ms")), ("with/without", 12, _number("time_ratio", 2))]
+        megabytes = (("with MB", "recomputation_bytes"), ("without", "rnnfast_bytes"), ("torch", "torch_bytes"))
+        columns += [(heading, 7, _number(key, 1, 2**-20)) for heading, key in megabytes]
+        columns.append(("with/torch", 10, _number("bytes_ratio", 3)))
     else:
         ours = rows[0]["ours"]
         columns += [(f"{NAMES[ours]} ms", 10, _number(f"{ours}_ms")), ("quartiles", 15, _quartiles)]

@@ -20,17 +20,22 @@ TOLERANCE = 1e-4  # of the largest value
 _MODULES: dict[str, ModuleType] = {"rnnfast": rnnfast, "torch": nn}
 
 # Contenders by mode: rnnfast's own first. torch_cell, rnnfast_cell: LSTMCell and the like, where there is one step.
+# recomputation: the module with checkpoint_every="auto".
 _OURS = {
     "inference": ("rnnfast", "frozen"),
     "training": ("rnnfast",),
     "streaming": ("stream", "rnnfast"),
     "overhead": ("rnnfast", "rnnfast_cell", "stream"),
+    "memory": ("rnnfast",),
+    "recomputation": ("recomputation", "rnnfast"),
 }
 _THEIRS = {
     "inference": RIVALS,
     "training": ("torch",),
     "streaming": ("torch", "torch_cell", "onnxruntime", "openvino"),
     "overhead": ("torch", "torch_cell"),
+    "memory": ("torch",),
+    "recomputation": ("torch",),
 }
 
 
@@ -48,7 +53,7 @@ class Disagreement(RuntimeError):
 
 def ours(mode: str) -> str:
     """The contender of ours that is judged in this mode."""
-    return stepper() if mode == "streaming" else "rnnfast"
+    return stepper() if mode == "streaming" else _OURS[mode][0]
 
 
 def stepper() -> str:
@@ -66,8 +71,11 @@ def module(case: Case, rival: str) -> nn.Module:
     """The module of one rival; the same seed gives both the same parameters."""
     spec = CELLS[case.cell]
     torch.manual_seed(0)
-    cls = getattr(_MODULES[rival], spec.label)
-    options = {} if spec.nonlinearity is None else {"nonlinearity": spec.nonlinearity}
+    recomputes = rival == "recomputation"
+    cls = getattr(_MODULES["rnnfast" if recomputes else rival], spec.label)
+    options: dict[str, str] = {} if spec.nonlinearity is None else {"nonlinearity": spec.nonlinearity}
+    if recomputes:
+        options["checkpoint_every"] = "auto"
     made: nn.Module = cls(case.I, case.H, case.layers, bidirectional=case.directions == 2, **options)
     return made
 
@@ -114,7 +122,7 @@ def verified(
     found: dict[str, Contender] = {}
     left_out: dict[str, str] = {}
     for name in contenders(case.mode, rivals):
-        own = name in ("rnnfast", "frozen", "stream", "rnnfast_cell")
+        own = name in _OURS[case.mode] or name == stepper()
         try:
             contender = _make(name, case, reference, x, grad, threads)
             error = _difference(contender.results(), expected)
@@ -140,7 +148,7 @@ def _make(name: str, case: Case, reference: nn.Module, x: Tensor, grad: Tensor, 
     if name == "torch":
         run = call(case, reference, x, grad)
         return Contender(run, run)
-    made = module(case, "rnnfast")
+    made = module(case, name if name == "recomputation" else "rnnfast")
     if name == "stream":
         return _stream(case, made, x)
     run = _inference(case, rnnfast.freeze(made), x) if name == "frozen" else call(case, made, x, grad)

@@ -25,6 +25,7 @@ QUICK_SECONDS, QUICK_ROUNDS = 0.5, 5
 QUICK_CASE = 4.0  # seconds after which a case of --quick has had enough rounds: two
 QUICK_LIMIT = 75.0  # seconds after which --quick begins no further case, so that it ends within two minutes
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.2, 3
+LONG_SECONDS, LONG_ROUNDS = 60.0, 5  # of recomputation, whose steps take seconds: at most these, but two rounds
 Item = TypeVar("Item", Case, sweeps.Point)
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     ends = time.monotonic() + QUICK_LIMIT if args.quick else float("inf")
     cases = chosen(all_cases(args.quick), args.cell, args.mode, args.case, not args.no_memory)
     reason = memory.unavailable()
-    if reason and any(case.mode == "memory" for case in cases):
+    if reason and any(case.starts_processes for case in cases):
         _say(f"without memory: {reason}")
         cases = chosen(cases, memory=False)
     if not cases:
@@ -138,11 +139,23 @@ def measure_case(case: Case, args: argparse.Namespace, seconds: float, rounds: i
     """One case. Raises what rnnfast raises, and rivals.Disagreement where its results are wrong."""
     if case.mode == "memory":
         return Measured(case, "rnnfast", memory=memory.measure(case, args.threads, 1 if args.quick else 3))
+    if case.mode == "recomputation":
+        return measure_recomputation(case, args, seconds, rounds)
     contenders, left_out = rivals.verified(case, args.threads, args.rivals)
     most = QUICK_CASE if args.quick else float("inf")
     timings = timing.race({name: contender.run for name, contender in contenders.items()}, seconds, rounds, most)
     recurrence = limits.recurrence_seconds(case, seconds / 4, rounds) if limits.measures_recurrence(case) else None
     return Measured(case, rivals.ours(case.mode), timings, left_out, recurrence)
+
+
+def measure_recomputation(case: Case, args: argparse.Namespace, seconds: float, rounds: int) -> Measured:
+    """Memory first, a process for each contender, while this one is small; then the time with and without, in turns."""
+    grown = memory.measure(case, args.threads, 1)
+    contenders, _ = rivals.verified(case, args.threads, ())  # compared with torch.nn, which takes no turn
+    most = QUICK_CASE if args.quick else LONG_SECONDS
+    runs = {name: contender.run for name, contender in contenders.items()}
+    timings = timing.race(runs, seconds, min(rounds, LONG_ROUNDS), most)
+    return Measured(case, rivals.ours(case.mode), timings, memory=grown)
 
 
 def make_document(facts: dict[str, Any], bounds: Limits, without: str | None, found: Found) -> dict[str, Any]:

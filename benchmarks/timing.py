@@ -12,6 +12,7 @@ SAMPLE = 2e-4  # seconds: shorter calls are timed several at once, and their mea
 TURN = 1e-2  # seconds of samples in a rival's turn, or one call
 WARM = 2e-3  # seconds at the beginning of a turn that do not count, or one call
 SHORT = 3e-2  # seconds: longer calls need no such beginning
+LONG = 1.0  # seconds: a call of which one is enough before the first turn
 QUIET = 0.1  # seconds that a turn waits at most for the other rivals' threads to fall asleep
 
 
@@ -70,6 +71,8 @@ def _warm(run: Callable[[], object]) -> float:
         before = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - before)
+        if best > LONG:
+            break
     return max(best, 1e-7)
 
 

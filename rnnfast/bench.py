@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 CELLS = ("lstm", "gru", "rnn_tanh")
-MODES = ("inference", "training", "streaming", "overhead", "memory")
+MODES = ("inference", "training", "streaming", "overhead", "memory", "recomputation")
 RIVALS = ("torch", "onnxruntime", "openvino")
 
 EXAMPLES = """examples:
   rnnfast bench --quick                           a few cases of each cell, under two minutes
-  rnnfast bench                                   everything, about a quarter of an hour
+  rnnfast bench                                   all modes but recomputation, about a quarter of an hour
   rnnfast bench --cell gru --mode training        one cell, one mode
+  rnnfast bench --mode recomputation              T=20,000: minutes, and gigabytes of memory
   rnnfast bench --case 64,32,256,256 --no-memory  one shape, times only
   rnnfast bench --rivals torch,openvino           without ONNX Runtime
   rnnfast bench --out reports/this-machine        where results.json, .csv, report.html and the plots go
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `rnnfast bench`."""
     parser.add_argument("--quick", action="store_true", help="a few cases, half a second or 5 rounds each")
     parser.add_argument("--cell", choices=CELLS, help="only this cell")
-    parser.add_argument("--mode", choices=MODES, help="only this mode")
+    parser.add_argument("--mode", choices=MODES, help="only this mode (recomputation: only if named)")
     parser.add_argument("--case", metavar="T,B,I,H", help="only this shape")
     parser.add_argument(
         "--rivals",
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=_at_least(2), default=15, metavar="N", help="the least number of rounds (default: 15)"
     )
-    parser.add_argument("--no-memory", action="store_true", help="without the mode memory, which starts processes")
+    parser.add_argument("--no-memory", action="store_true", help="without what measures memory, which starts processes")
     parser.add_argument(
         "--sweeps",
         action=argparse.BooleanOptionalAction,

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import memory, rivals, runtimes
 from benchmarks import run as runner
-from benchmarks.cases import BIDIRECTIONAL, MEASURED, MEMORY, MODES, STANDARD, Case, all_cases, chosen
+from benchmarks.cases import BIDIRECTIONAL, MEASURED, MEMORY, MODES, RECOMPUTATION, STANDARD, Case, all_cases, chosen
 from rnnfast import bench
 from rnnfast.specs import CELLS
 
@@ -47,6 +47,8 @@ def test_cases_are_complete() -> None:
         assert [c.H for c in chosen(cases, cell, "streaming")] == [128, 256, 512]
         assert [c.shape for c in chosen(cases, cell, "overhead")] == [(1, 1, 16, 16)]
         assert {c.shape for c in chosen(cases, cell, "memory")} == set(MEMORY)
+        assert [c.shape for c in chosen(cases, cell, "recomputation")] == list(RECOMPUTATION)
+    assert (20000, 16, 256, 256) in RECOMPUTATION
     assert set(MEMORY) == {s for s in STANDARD if s[1] >= 8} | {(100, 1, 512, 512)}
     quick = all_cases(quick=True)
     assert set(quick) < set(cases)
@@ -55,8 +57,9 @@ def test_cases_are_complete() -> None:
 
 def test_chosen() -> None:
     cases = all_cases(quick=False)
-    assert chosen(cases) == cases
-    assert {c.mode for c in chosen(cases, memory=False)} == set(MODES) - {"memory"}
+    assert chosen(cases) == [c for c in cases if c.mode != "recomputation"]  # which is measured only where it is named
+    assert {c.mode for c in chosen(cases, memory=False)} == set(MODES) - {"memory", "recomputation"}
+    assert chosen(cases, mode="recomputation", memory=False) == []
     assert [c.directions for c in chosen(cases, "gru", "training", "64,32,256,256")] == [1, 2]
     assert chosen(cases, case="1,2,3,4") == []
 
@@ -218,3 +221,20 @@ def test_memory_run(tmp_path: Path) -> None:
     assert row["torch_bytes"] > 0.5 * saved, row
     assert row["bytes_ratio"] == pytest.approx(row["rnnfast_bytes"] / row["torch_bytes"])
     assert "peak memory of a training step" in result.stdout
+
+
+@needs_reset
+def test_recomputation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short sequence: both of ours are timed, all three have their memory measured, and recomputation needs least."""
+    monkeypatch.setattr(runner, "measure_limits", lambda threads: (runner.Limits(threads, 100.0, {}), None))
+    small = Case("lstm", "recomputation", 400, 8, 64, 64)
+    monkeypatch.setattr(runner, "all_cases", lambda quick: [small])
+    options = ("--mode", "recomputation", "--seconds", "0", "--rounds", "2", "--threads", "1", "--no-plots")
+    assert runner.run(parsed(*options, "--out", str(tmp_path))) == 0
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert row["time_ratio"] == pytest.approx(row["recomputation_ms"] / row["rnnfast_ms"])
+    assert row["recomputation_low"] <= row["recomputation_ms"] <= row["recomputation_high"]
+    assert row["bytes_ratio"] == pytest.approx(row["recomputation_bytes"] / row["torch_bytes"])
+    assert row["recomputation_bytes"] < row["torch_bytes"]
+    assert "rnnfast_bytes" in row
+    assert "torch_ms" not in row

@@ -36,6 +36,10 @@ def measured(cases: list[Case]) -> list[Measured]:
         if case.mode == "memory":
             memory = {"rnnfast": [2 << 20, 1 << 20, 3 << 20], "torch": [4 << 20] * 3}
             found.append(Measured(case, "rnnfast", memory=memory))
+        elif case.mode == "recomputation":
+            again = {"recomputation": [1 << 20], "rnnfast": [8 << 20], "torch": [20 << 20]}
+            timings = times(recomputation=14.0, rnnfast=10.0)
+            found.append(Measured(case, "recomputation", timings, memory=again))
         elif case.mode == "inference":
             timings = times(rnnfast=2.0, frozen=1.8, torch=6.0, onnxruntime=3.0, openvino=4.0)
             found.append(Measured(case, "rnnfast", timings, recurrence=recurrence))
@@ -138,6 +142,9 @@ def test_rows_by_hand() -> None:
     assert [overhead[f"overhead_{n}"] for n in ("rnnfast", "rnnfast_cell", "stream")] == pytest.approx([0.6, 0.4, 0.1])
     kept = next(r for r in rows if r["mode"] == "memory")
     assert (kept["rnnfast_bytes"], kept["bytes_ratio"], kept["bytes_spread"]) == (2 << 20, 0.5, 2 << 20)
+    again = next(r for r in rows if r["mode"] == "recomputation")
+    assert (again["time_ratio"], again["bytes_ratio"]) == (pytest.approx(1.4), pytest.approx(0.05))
+    assert (again["recomputation_low"], again["repeats"]) == (pytest.approx(12.6), 15)
 
 
 def target(what: str) -> targets.Target:
@@ -156,6 +163,21 @@ def test_a_target_met_in_another_way() -> None:
     assert each.met({**row, "ratio_best": None, "of_limit": 0.5}) is None
     assert target("memory of training, LSTM and GRU, of torch.nn's").reached_by(0.6)
     assert not target("memory of training, LSTM and GRU, of torch.nn's").reached_by(0.61)
+
+
+@pytest.mark.parametrize(
+    ("what", "measure", "most"),
+    [("memory, of torch.nn's", "bytes_ratio", 0.05), ("time, of our own without", "time_ratio", 1.5)],
+)
+def test_targets_of_recomputation(what: str, measure: str, most: float) -> None:
+    """Of the LSTM at T=20,000 alone."""
+    asked = target(f"recomputation, LSTM, T=20,000: {what}")
+    row = {"mode": "recomputation", "cell": "lstm", "T": 20000, measure: most}
+    assert asked.concerns(row, "avx2")
+    assert not asked.concerns({**row, "T": 1000}, "avx2")
+    assert not asked.concerns({**row, "cell": "gru"}, "avx2")
+    assert asked.met(row) is True
+    assert asked.met({**row, measure: 1.01 * most}) is False
 
 
 def test_targets_of_each_kind_of_machine() -> None:
@@ -265,11 +287,14 @@ MARKED = "a\n<!-- ratios -->\nold\n<!-- end of ratios -->\nb\n<!-- memory -->\no
 
 def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
+    training = tmp_path / "training.md"
     monkeypatch.setattr(readme_table, "README", readme)
+    monkeypatch.setattr(readme_table, "TRAINING", training)
     monkeypatch.setattr(readme_table, "KEPT", tmp_path)
     for folder in ("zen", "local"):  # one's own is not kept
         report.write(tmp_path / folder, fake_document())
     readme.write_text(MARKED)
+    training.write_text("a\n<!-- recomputation -->\nold\n<!-- end of recomputation -->\nb\n")
     assert readme_table.main([]) == 0
     text = readme.read_text()
     assert "old" not in text
@@ -283,6 +308,9 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "| 64, 32, 256, 256 | 2.0 / 4.0 = 0.50 | 2.0 / 4.0 = 0.50 | 2.0 / 4.0 = 0.50 |" in lines
     assert readme_table.main([str(tmp_path / "zen/results.json")]) == 0
     assert readme.read_text() == text  # again: the same
+    again = training.read_text()
+    assert "| LSTM | 1000, 16, 256, 256 | 14 / 10 = 1.40 | 1.0 / 8.0 / 20.0 | 0.050 |" in again.splitlines()
+    assert "old" not in again
     readme.write_text("a\n<!-- ratios -->\n<!-- end of ratios -->\n")
     assert readme_table.main([]) == 2
     assert "<!-- memory -->" in capsys.readouterr().err
@@ -290,8 +318,11 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.mark.parametrize("path", readme_table.kept(), ids=lambda p: p.parent.name)
 def test_kept_reports_can_be_shown(path: Path) -> None:
-    """Of either format; the first one has neither cells nor memory."""
+    """Of either format; the first one has neither cells nor memory. Recomputation has a report of its own."""
     found = json.loads(path.read_text())
+    if {row["mode"] for row in found["rows"]} == {"recomputation"}:
+        assert "| LSTM | 20000, 16, 256, 256 |" in readme_table.recomputation(found)
+        return
     text = readme_table.speed(found)
     assert "| T, B, I, H | LSTM | training | of " in text
     assert "| 64, 32, 512, 512 |" in text
