@@ -115,7 +115,7 @@ def test_the_script_finds_the_tests() -> None:
     assert len(pattern) == 1
     files = (ROOT / "tests").glob("test_*.py")
     named = {path.name for path in files if re.search(pattern[0], path.read_text(), re.MULTILINE)}
-    assert named == {"test_cuda.py", "test_cuda_modules.py"}
+    assert named == {"test_cuda.py", "test_cuda_modules.py", "test_cuda_options.py"}
     for name in (*named, "cuda_devices.py"):
         text = (ROOT / "tests" / name).read_text()
         assert "hypothesis" not in text
