@@ -86,9 +86,7 @@ bool all_finite_there(std::initializer_list<at::Tensor> tensors) {
 }
 
 // What remains of the check where that has found something, or of tensors that are here already.
-at::Tensor on_cpu(const at::Tensor& t) {
-  return t.to(at::kCPU, t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous();
-}
+at::Tensor on_cpu(const at::Tensor& t) { return t.to(at::kCPU, computed(t.scalar_type())).contiguous(); }
 
 }  // namespace
 

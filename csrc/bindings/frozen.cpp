@@ -88,7 +88,7 @@ FrozenStack::FrozenStack(CellKind kind, const std::vector<std::vector<at::Tensor
   dtype_ = layers[0][0].scalar_type();
   TORCH_CHECK(dtype_ == at::kFloat || dtype_ == at::kDouble || is_reduced(dtype_), name_,
               ": weights: expected dtype float32, float64, float16 or bfloat16, got ", dtype_);
-  inner_dtype_ = dtype_ == at::kDouble ? at::kDouble : at::kFloat;
+  inner_dtype_ = computed(dtype_);
   for (const std::vector<at::Tensor>& weights : layers) {
     LayerSizes s;
     check_weights(kind, name_, weights, has_biases, bidirectional, dtype_, at::kCPU, s);

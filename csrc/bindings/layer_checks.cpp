@@ -89,7 +89,7 @@ void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dt
                            const at::Tensor& cells, size_t mask_size, int64_t checkpoint) {
   const std::string op = op_name(kind, true);
   const CellInfo& cell = cell_info(kind);
-  const at::ScalarType inner = dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
+  const at::ScalarType inner = computed(dtype);
   const int64_t D = s.directions;
   const auto shape_if = [](bool present, std::vector<int64_t> shape) {
     return present ? shape : std::vector<int64_t>{0};
@@ -192,7 +192,7 @@ LayerSizes check_layer_inputs(CellKind kind, const at::Tensor& x, const Optional
               x.device());
   check_plain(op, "x", x, x.device());
   const at::ScalarType dtype = x.scalar_type();
-  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble || is_reduced(dtype), op,
               ": x: expected dtype float32, float64, float16 or bfloat16, got ", dtype);
   TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0, op, ": x: expected at least one feature, got shape ", x.sizes());
   check_weights(kind, op, weights, has_biases, bidirectional, dtype, x.device(), s);

@@ -32,6 +32,10 @@ struct LayerSizes {
   std::vector<int64_t> c_shape() const { return {directions, B, H}; }
 };
 
+inline bool is_reduced(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
+// The dtype in which a layer of `dtype` computes, saves and records.
+inline at::ScalarType computed(at::ScalarType dtype) { return is_reduced(dtype) ? at::kFloat : dtype; }
+
 // "rnnfast::lstm_layer", for messages.
 std::string op_name(CellKind kind, bool backward = false);
 

@@ -80,8 +80,6 @@ BackwardTensors backward_tensors(const LayerCall& call, const LayerSizes& s, con
                                  const at::Tensor& y, const at::Tensor& saved, const at::Tensor& cells,
                                  const c10::List<bool>& output_mask);
 
-inline bool is_reduced(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
-
 // The same call on float32 tensors; differentiable where autograd is on.
 LayerCall in_float(const LayerCall& call);
 

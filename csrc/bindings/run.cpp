@@ -6,10 +6,6 @@
 
 namespace rnnfast {
 
-at::ScalarType computed(at::ScalarType dtype) {
-  return dtype == at::kHalf || dtype == at::kBFloat16 ? at::kFloat : dtype;
-}
-
 LayerOutputs empty_outputs(const CellInfo& cell, const LayerSizes& s, const at::TensorOptions& options,
                            bool training) {
   const int64_t D = s.directions;

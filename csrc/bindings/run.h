@@ -92,9 +92,6 @@ void run_kernel(const Job& job, void (*kernel)(const Job&, int, int), int thread
       &call);
 }
 
-// The dtype in which a layer of `dtype` computes, saves and records.
-at::ScalarType computed(at::ScalarType dtype);
-
 struct LayerOutputs {
   at::Tensor y, h_n, c_n, saved, cells;
 };
