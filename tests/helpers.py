@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: the error bound, bitwise equality, the choice of instruction set and threads."""
 
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +28,18 @@ def machine(isa: str = "", threads: int = 2) -> Iterator[None]:
     finally:
         _C.set_isa("")
         torch.set_num_threads(before)
+
+
+def interrupted(command: list[str], written: Path, **options) -> tuple[int, str]:
+    """Ctrl-C to a process once a file is there: its exit code, and what it says on stderr."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, **pipes, **options)
+    deadline = time.monotonic() + 60
+    while not written.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
 
 
 def _first_bad(bad: np.ndarray) -> tuple[int, ...]:

@@ -4,10 +4,8 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import torch
 from rnnfast.demo.text import Corpus, compressed_bits, entropy_bits, streams, unigram_bits
 from rnnfast.demo.training import Settings, Trainer
 from rnnfast.runs import InputError, resumed_folder
+from tests.helpers import interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the models are tiny, and the machine may be busy
@@ -89,19 +88,9 @@ def test_interrupt_and_resume(tmp_path: Path) -> None:
     args = ["--hidden", "32", "--steps", "400", "--batch", "4", "--chunk", "16", "--out", str(tmp_path)]
     whole = rnnfast("demo", *args, "--name", "whole")
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rnnfast", "demo", *args, "--name", "cut"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "cut/checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    command = [sys.executable, "-m", "rnnfast", "demo", *args, "--name", "cut"]
+    code, stderr = interrupted(command, tmp_path / "cut/checkpoint.pt", env=ENVIRONMENT)
+    assert code == 130, stderr
     assert "--resume --name cut" in stderr
     resumed = rnnfast("demo", "--resume", "--name", "cut", "--out", str(tmp_path))
     assert resumed.returncode == 0, resumed.stderr

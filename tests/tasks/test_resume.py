@@ -2,7 +2,6 @@
 """Training that stops and goes on: Ctrl-C, the time limit, what may change on the way and what may not."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from rnnfast.runs import InputError, check_same
 from rnnfast.tasks import training
 from rnnfast.tasks.training import Trainer
+from tests.helpers import interrupted
 from tests.tasks.conftest import TINY, results
 from tests.tasks.test_run import COMMAND, ENVIRONMENT
 
@@ -74,14 +74,8 @@ def test_a_run_goes_on_with_more_epochs_only_on_the_same_data(
 
 def test_an_interrupted_process_exits_130(arguments: dict, tmp_path: Path) -> None:
     words = [str(w) for w in (*arguments["lm"], "--out", tmp_path, "--name", "a", "--epochs", "100000")]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*COMMAND, "train", *words], text=True, env=ENVIRONMENT, cwd=tmp_path, **pipes)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "a/checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    code, stderr = interrupted([*COMMAND, "train", *words], tmp_path / "a/checkpoint.pt", env=ENVIRONMENT, cwd=tmp_path)
+    assert code == 130, stderr
     assert "--resume --name a" in stderr
     assert (tmp_path / "a/model.pt").exists()
 
