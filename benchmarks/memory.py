@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import rivals
 from .cases import Case
 
@@ -92,8 +94,6 @@ def _status() -> dict[str, int]:
 
 def _main(cell: str, *numbers_and_rival: str) -> None:
     *sizes, rival, threads = numbers_and_rival
-    import torch
-
     torch.set_num_threads(int(threads))
     case, tiny = Case(cell, "memory", *map(int, sizes)), Case(cell, "memory", 5, 3, 16, 24)
     square = torch.rand(512, 512)

@@ -21,12 +21,10 @@ except ImportError as error:
         "it must be built for the Python and torch that run it."
     ) from error
 
-__all__ = ["CUDA_BUILT", "LAYERS", "LAYERS_BACKWARD", "_C", "direct_cell", "direct_layers"]
+__all__ = ["LAYERS", "LAYERS_BACKWARD", "_C", "direct_cell", "direct_layers"]
 
 LAYERS: dict[str, Any] = {name: getattr(torch.ops.rnnfast, f"{name}_layer").default for name in CELLS}
 LAYERS_BACKWARD: dict[str, Any] = {name: getattr(torch.ops.rnnfast, f"{name}_layer_backward").default for name in CELLS}
-
-CUDA_BUILT = bool(_C.cuda_architectures())  # whether the ops have kernels for CUDA tensors
 
 # Past the dispatcher, for plain tensors without grad; None where anything else is the case.
 direct_layers = _C.direct_layers

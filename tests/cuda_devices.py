@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from rnnfast.explain_cuda import properties
-from rnnfast.ops import _C, CUDA_BUILT, LAYERS
+from rnnfast.ops import _C, LAYERS
 from tests.cases import HALF, Case
 from tests.problem import Problem, Results
 from tests.reference import Control
 
 FREE = Control()
-HERE = ("cuda",) if CUDA_BUILT and torch.cuda.is_available() else ()
+HERE = ("cuda",) if _C.cuda_architectures() and torch.cuda.is_available() else ()
 DEVICES = ("emulated", *HERE)
 MODULE_DEVICES = ("cpu", *HERE)  # of tests through torch, which the emulator is no device of
 
