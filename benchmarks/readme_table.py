@@ -81,6 +81,20 @@ def recomputation(report: dict[str, Any]) -> str:
     return f"{named}.\n\n" + "\n".join(lines)
 
 
+def control(report: dict[str, Any]) -> str:
+    """A row for each shape, of each cell: what the backward pass with a control takes of the plain one's time."""
+    facts = describe(report["machine"])
+    named = "; ".join(f"{name} {facts[name]}" for name in ("processor", "instruction set") if name in facts)
+    lines = [
+        "| cell | T, B, I, H | plain, ms | by value | by norm | recorded | plain again |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report["rows"]:
+        ratios = " | ".join(f"{row[name]:.2f}" for name in ("value", "norm", "record", "again"))
+        lines.append(f"| {title(row['cell'])} | {_label(row)} | {row['plain_ms']:.2f} | {ratios} |")
+    return f"{named}; {report['threads']} threads.\n\n" + "\n".join(lines)
+
+
 def _of_mode(report: dict[str, Any], *modes: str) -> list[Row]:
     return [row for row in report["rows"] if row["mode"] in modes]
 
@@ -159,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         memories = {n: f"{n}: {memory(r)}" for n, r in reports.items() if _of_mode(r, "memory")}
         again = {n: f"{n}: {recomputation(r)}" for n, r in reports.items() if _of_mode(r, "recomputation")}
         write(README, {"ratios": ratios, "memory": memories})
-        write(TRAINING, {"recomputation": again})
+        controls = {p.parent.name: p for path in paths if (p := path.with_name("control.json")).is_file()}
+        costs = {n: f"{n}: {control(json.loads(p.read_text(encoding='utf-8')))}" for n, p in controls.items()}
+        write(TRAINING, {"recomputation": again, "control": costs})
     except (ValueError, OSError) as error:
         print(f"benchmarks.readme_table: {error}", file=sys.stderr)
         return 2

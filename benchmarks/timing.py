@@ -36,8 +36,27 @@ def race(
     cores that the next rival needs. So a turn begins when the process uses no time any more, and, where calls are
     short, with some that do not count: they wake the rival's own threads and bring its weights back into the caches.
     """
+    turns = _turns(rivals, seconds, least, most)
+    return {name: summary([value for turn in found for value in turn]) for name, found in turns.items()}
+
+
+def relative(
+    runs: Mapping[str, Callable[[], object]], base: str, seconds: float, least: int
+) -> tuple[dict[str, Timing], dict[str, Timing]]:
+    """The same for variants of one call: their times, and the ratios to the base's in the same round, which leave out
+    what disturbs the machine for longer than a round; medians and quartiles."""
+    turns = _turns(runs, seconds, least, float("inf"))
+    middle = {name: [statistics.median(turn) for turn in found] for name, found in turns.items()}
+    ratios = {n: [a / b for a, b in zip(values, middle[base], strict=True)] for n, values in middle.items()}
+    return {n: summary(v) for n, v in middle.items()}, {n: _quartiles(v) for n, v in ratios.items()}
+
+
+def _turns(
+    rivals: Mapping[str, Callable[[], object]], seconds: float, least: int, most: float
+) -> dict[str, list[list[float]]]:
+    """Seconds of the samples of each turn of each."""
     once = {name: _warm(run) for name, run in rivals.items()}
-    samples: dict[str, list[float]] = {name: [] for name in rivals}
+    samples: dict[str, list[list[float]]] = {name: [] for name in rivals}
     order = list(rivals)
     collecting = gc.isenabled()
     gc.collect()
@@ -47,7 +66,7 @@ def race(
         rounds = 0
         while rounds < least or time.perf_counter() - started < seconds:
             for name in order:
-                samples[name] += _turn(rivals[name], once[name])
+                samples[name].append(_turn(rivals[name], once[name]))
             order.reverse()
             rounds += 1
             if rounds >= 2 and time.perf_counter() - started > most:
@@ -55,13 +74,17 @@ def race(
     finally:
         if collecting:
             gc.enable()
-    return {name: summary(values) for name, values in samples.items()}
+    return samples
 
 
 def summary(samples: list[float]) -> Timing:
     """Median and quartiles of seconds, in milliseconds."""
-    low, median, high = (1e3 * q for q in statistics.quantiles(samples, n=4, method="inclusive"))
-    return Timing(median, low, high, len(samples))
+    return _quartiles([1e3 * value for value in samples])
+
+
+def _quartiles(values: list[float]) -> Timing:
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, low, high, len(values))
 
 
 def _warm(run: Callable[[], object]) -> float:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import memory, rivals, runtimes
+from benchmarks import control, memory, rivals, runtimes
 from benchmarks import run as runner
 from benchmarks.cases import BIDIRECTIONAL, MEASURED, MEMORY, MODES, RECOMPUTATION, STANDARD, Case, all_cases, chosen
-from rnnfast import bench
+from rnnfast import _C, bench
 from rnnfast.specs import CELLS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -238,3 +239,20 @@ def test_recomputation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert row["recomputation_bytes"] < row["torch_bytes"]
     assert "rnnfast_bytes" in row
     assert "torch_ms" not in row
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_cost_of_control(cell: str) -> None:
+    """Each control takes effect."""
+    shape = (40, 3, 5, 7)
+    recorder = _C.open_recorder()
+    try:
+        passes = {name: control.backward(cell, shape, name, recorder)() for name in control.CONTROLS}
+        assert len(_C.recorded(recorder)) == 1
+    finally:
+        _C.close_recorder(recorder)
+    for name, (grad_x, *_) in passes.items():
+        assert torch.allclose(grad_x, passes["plain"][0]) == (name in ("plain", "again", "record")), name
+    row = control.measure(cell, shape, 0.0, 2)
+    assert (row["T"], row["H"]) == (40, 7)
+    assert (row["rounds"], row["norm_low"] <= row["norm"] <= row["norm_high"]) == (2, True)

@@ -70,6 +70,27 @@ def test_a_cell_state_may_overflow_behind_finite_outputs(every: int | None) -> N
 
 
 @every
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("bias", [8, 16])
+def test_a_state_may_be_too_large_for_float16_alone(bias: int, grad: bool, every: int | None) -> None:
+    """It is computed in float32: 2047 * 32 is float16's largest, 16 more round to infinity."""
+    module = make("RNN", nonlinearity="relu", checkpoint_every=every).half()
+    x = torch.zeros(7, 4, 3, dtype=torch.float16)
+    x[4, 2, 1] = 32
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.zero_()
+        module.weight_ih_l0[2, 1], module.bias_ih_l0[2] = 2047, bias
+    with torch.set_grad_enabled(grad):
+        if bias < 16:
+            assert float(module(x)[0][4, 2, 2]) == 65504
+            return
+        with pytest.raises(RuntimeError, match="the state h is not finite") as caught:
+            module(x)
+    assert place(caught.value) == (0, 0, 4, 2)
+
+
+@every
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_error_signals(kind: str, packed: bool, every: int | None) -> None:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -14,16 +15,23 @@
 namespace rnnfast {
 namespace {
 
-// By bits, which compilers turn into vectors.
 template <class T>
-bool all_finite(const T* values, int64_t n) {
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+constexpr float kInfiniteInHalf = 65520;  // the least that float16 rounds to infinity
+
+// Whether all are below `infinity` in absolute value. By bits, which compilers turn into vectors, and which put NaN
+// above infinity.
+template <class T>
+bool all_finite(const T* values, int64_t n, T infinity = kInfinity<T>) {
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-  constexpr Bits kExponent = sizeof(T) == 4 ? Bits(0x7f800000u) : Bits(0x7ff0000000000000ull);
+  constexpr Bits kAbsolute = Bits(~Bits(0)) >> 1;
+  Bits least;
+  std::memcpy(&least, &infinity, sizeof least);
   Bits bad = 0;
   for (int64_t i = 0; i < n; ++i) {
     Bits bits;
     std::memcpy(&bits, values + i, sizeof bits);
-    bad |= Bits((bits & kExponent) == kExponent);
+    bad |= Bits((bits & kAbsolute) >= least);
   }
   return bad == 0;
 }
@@ -53,11 +61,12 @@ void check(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, cons
            int64_t direction, int64_t begin) {
   const T* const h = y.const_data_ptr<T>();
   const T* const c = cells.numel() > 0 ? cells.const_data_ptr<T>() : nullptr;
-  if (all_finite(h, y.numel()) && (!c || all_finite(c, cells.numel()))) return;
+  const T infinity = call.options.half ? T(kInfiniteInHalf) : kInfinity<T>;
+  if (all_finite(h, y.numel(), infinity) && (!c || all_finite(c, cells.numel()))) return;
   for_rows(s, false, [&](int64_t d, int64_t t, int64_t b, int64_t row) {
     if (c && !all_finite(c + (d * s.rows + row) * s.H, s.H))
       raise(call, false, "the state c", direction + d, begin + t, b);
-    if (!all_finite(h + (row * s.directions + d) * s.P, s.P))
+    if (!all_finite(h + (row * s.directions + d) * s.P, s.P, infinity))
       raise(call, false, "the state h", direction + d, begin + t, b);
   });
 }

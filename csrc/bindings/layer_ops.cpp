@@ -69,8 +69,11 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
 }  // namespace
 
 LayerCall in_float(const LayerCall& call) {
-  return {call.kind,        call.x.to(at::kFloat), in_float(call.h0),  in_float(call.c0), in_float(call.weights),
-          call.batch_sizes, call.has_biases,       call.bidirectional, call.options};
+  LayerCall result{call.kind,         call.x.to(at::kFloat),  in_float(call.h0),
+                   in_float(call.c0), in_float(call.weights), call.batch_sizes,
+                   call.has_biases,   call.bidirectional,     call.options};
+  result.options.half = call.x.scalar_type() == at::kHalf;
+  return result;
 }
 
 BackwardTensors backward_tensors(const LayerCall& call, const LayerSizes& s, const OptionalTensor& grad_y,

@@ -47,6 +47,7 @@ LayerOptions LayerOptions::read(CellKind kind, double limit, c10::IntArrayRef co
   o.bptt.steps = codes[kSteps];
   o.checkpoint = codes[kCheckpoint];
   o.check = codes[kCheck] != 0;
+  o.half = codes[kCheck] == 2;
   o.layer = codes[kLayer];
   o.recorder = codes[kRecorder];
   if (codes.size() > kSlice) o.slice = codes[kSlice];
@@ -56,7 +57,7 @@ LayerOptions LayerOptions::read(CellKind kind, double limit, c10::IntArrayRef co
 
 std::vector<int64_t> LayerOptions::codes() const {
   if (!bptt.active() && checkpoint == 0 && !check && recorder == 0) return {};
-  std::vector<int64_t> all{bptt.clip, bptt.steps, checkpoint, check, layer, recorder};
+  std::vector<int64_t> all{bptt.clip, bptt.steps, checkpoint, check ? 1 + half : 0, layer, recorder};
   if (slice > 0) all.push_back(slice);
   return all;
 }

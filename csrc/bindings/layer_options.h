@@ -18,6 +18,7 @@ struct LayerOptions {
   Bptt bptt;
   int64_t checkpoint = 0;  // keep the states every so many steps, and recompute the rest; 0: keep everything
   bool check = false;      // raise where a state or an error signal is not finite
+  bool half = false;       // with `check`: h will be rounded to float16, which holds less than what computes it
   int64_t layer = 0;       // in its stack, for messages and records
   int64_t recorder = 0;    // bindings/recorder.h; 0: none
   int64_t slice = 0;  // under vmap with `check`: how many samples a slice of the larger batch has; 0: no slices

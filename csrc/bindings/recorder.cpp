@@ -80,14 +80,14 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
       for (int64_t row = first; row < first + active; ++row) {
         const T* const r = rows + (d * s.rows + row) * kRecorded;
         const auto largest = [](double a, double b) { return b > a || std::isnan(b) ? b : a; };  // NaN wins
-        to[0] += double(r[0]), to[1] = largest(to[1], double(r[0]));
-        to[2] += double(r[1]), to[3] = largest(to[3], double(r[1]));
-        to[4] += double(r[2]) / double(signals);
+        to[kDh] += double(r[0]), to[kDhMax] = largest(to[kDhMax], double(r[0]));
+        to[kDc] += double(r[1]), to[kDcMax] = largest(to[kDcMax], double(r[1]));
+        to[kLimited] += double(r[2]) / double(signals);
         for (int64_t g = 0; g < gates; ++g)
           to[kFlow + g] += double(saturated[(d * s.rows + row) * gates + g]) / double(s.H);
       }
       for (int64_t k = 0; k < width; ++k)
-        if (k != 1 && k != 3) to[k] /= double(active);
+        if (k != kDhMax && k != kDcMax) to[k] /= double(active);
     }
 }
 

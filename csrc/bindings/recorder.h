@@ -16,7 +16,7 @@ using Recording = std::pair<int64_t, at::Tensor>;  // layer, [D, T, kFlow + gate
 
 // Columns of a recording: mean and maximum over the batch of |dL/dh| and of |dL/dc|, the fraction limited; then for
 // each gate the fraction saturated.
-constexpr int kFlow = 5;
+enum FlowColumn { kDh, kDhMax, kDc, kDcMax, kLimited, kFlow };
 
 // Its number, from 1 on; or, if given, one that was closed, opened again: compiled graphs hold the number. Throws
 // (RuntimeError in Python) for one that is open, or was never given.

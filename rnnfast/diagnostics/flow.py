@@ -20,7 +20,8 @@ GATES = {
     "lstm": ("input gate", "forget gate", "cell candidate", "output gate"),
     "gru": ("reset gate", "update gate", "candidate"),
 }
-_FIXED = 5  # columns before those of the gates: csrc/bindings/recorder.h
+# Columns of what is recorded (csrc/bindings/recorder.h); from _GATES on, one for each gate.
+_DH, _DH_MAX, _DC, _DC_MAX, _CLIPPED, _GATES = range(6)
 
 # From one end of the sequence to the other, as a factor: what counts as gone, and as grown out of hand.
 VANISHED, EXPLODED = 1e-3, 1e3
@@ -80,7 +81,7 @@ class GradientFlow:
         self._gates = GATES.get(MODES[module.mode].name, ("activation",))
         self._begun = False
         self._recorder = 0  # while recording
-        self._newest: dict[int, Tensor] = {}  # layer -> [D, T, _FIXED + gates]
+        self._newest: dict[int, Tensor] = {}  # layer -> [D, T, _GATES + gates]
 
     def __enter__(self) -> "GradientFlow":
         """Recording begins."""
@@ -124,37 +125,37 @@ class GradientFlow:
     @property
     def dh(self) -> Tensor:
         """Mean over the batch of the norm of dL/dh_t [layers, directions, T]."""
-        return self._column(0)
+        return self._column(_DH)
 
     @property
     def dh_max(self) -> Tensor:
         """Its maximum over the batch."""
-        return self._column(1)
+        return self._column(_DH_MAX)
 
     @property
     def dc(self) -> Tensor:
         """Mean over the batch of the norm of dL/dc_t [layers, directions, T]."""
-        return self._column(2)
+        return self._column(_DC)
 
     @property
     def dc_max(self) -> Tensor:
         """Its maximum over the batch."""
-        return self._column(3)
+        return self._column(_DC_MAX)
 
     @property
     def clipped(self) -> Tensor:
         """The fraction limited [layers, directions, T]."""
-        return self._column(4)
+        return self._column(_CLIPPED)
 
     @property
     def saturated(self) -> Tensor:
         """The fraction of gates saturated [layers, directions, T]."""
-        return self._columns()[0][..., _FIXED:].mean(-1)
+        return self._columns()[0][..., _GATES:].mean(-1)
 
     @property
     def saturated_gates(self) -> dict[str, Tensor]:
         """The fraction saturated of each gate, by its name."""
-        return {name: self._column(_FIXED + i) for i, name in enumerate(self._gates)}
+        return {name: self._column(_GATES + i) for i, name in enumerate(self._gates)}
 
     def summary(self) -> str:
         """A line for each layer and direction: what is left of the signal at the far end, what was limited."""
@@ -168,8 +169,8 @@ class GradientFlow:
                     continue
                 steps = columns[layer, direction]
                 # In the order in which the signal travels: from the step processed last to the first.
-                line = f"{name}: {_course(steps[:, 0] if direction else steps[:, 0].flip(0))}"
-                limited, gates = float(steps[:, 4].mean()), float(steps[:, _FIXED:].mean())
+                line = f"{name}: {_course(steps[:, _DH] if direction else steps[:, _DH].flip(0))}"
+                limited, gates = float(steps[:, _CLIPPED].mean()), float(steps[:, _GATES:].mean())
                 if limited > 0:
                     line += f"; bptt_clip limited {limited:.0%} of it"
                 if math.isfinite(gates):
@@ -196,10 +197,10 @@ class GradientFlow:
                 "rnnfast.diagnostics: plot() needs matplotlib: pip install 'rnnfast[demo]', or matplotlib itself"
             ) from error
         columns, reached = self._columns()
-        dh, clipped = columns[..., 0], columns[..., 4]
+        dh, clipped = columns[..., _DH], columns[..., _CLIPPED]
         maps = [
             ("log10 of the mean norm of dL/dh", dh.clamp_min(1e-45).log10()),
-            ("saturated", columns[..., _FIXED:].mean(-1)),
+            ("saturated", columns[..., _GATES:].mean(-1)),
         ]
         if bool((clipped > 0).any()):
             maps.append(("limited by bptt_clip", clipped))
@@ -237,13 +238,13 @@ class GradientFlow:
                 last, first = (0, -1) if direction else (-1, 0)
                 steps = columns[layer, direction]
                 scalars = {
-                    "dh_last_step": steps[last, 0],
-                    "dh_first_step": steps[first, 0],
-                    "clipped": steps[:, 4].mean(),
-                    "saturated": steps[:, _FIXED:].mean(),
+                    "dh_last_step": steps[last, _DH],
+                    "dh_first_step": steps[first, _DH],
+                    "clipped": steps[:, _CLIPPED].mean(),
+                    "saturated": steps[:, _GATES:].mean(),
                 }
                 if MODES[self._module.mode].has_cell:
-                    scalars |= {"dc_last_step": steps[last, 2], "dc_first_step": steps[first, 2]}
+                    scalars |= {"dc_last_step": steps[last, _DC], "dc_first_step": steps[first, _DC]}
                 for name, value in scalars.items():
                     writer.add_scalar(f"{tag}/{name}", float(value), step)
 
