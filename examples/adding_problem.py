@@ -24,6 +24,7 @@ from rnnfast.info import machine_facts
 
 BASELINE = 2 / 12
 TARGET = 0.01  # a mean squared error below this counts as solved
+PEAK = 2.0  # a gradient norm this many times that of the last peak, or of the first update, is a peak
 CLIPS = ("none", "norm", "bptt")
 
 
@@ -69,7 +70,13 @@ class Settings:
     @property
     def name(self) -> str:
         """Of the run's files."""
-        return f"T{self.length}-{self.cell}-{self.clip}-seed{self.seed}"
+        return self.group.replace("-", f"-{self.cell}-{self.clip}-", 1)
+
+    @property
+    def group(self) -> str:
+        """Of the picture of all runs that differ in cell and clipping alone."""
+        rate = f"-rate{self.learning_rate:g}" if self.learning_rate else ""
+        return f"T{self.length}{rate}-seed{self.seed}"
 
     @property
     def rate(self) -> float:
@@ -100,7 +107,7 @@ class Progress:
     gradient_norm: list[float] = field(default_factory=list)  # before clip_grad_norm_, after clipping inside BPTT
     test: list[tuple[int, float]] = field(default_factory=list)  # (update, mean squared error)
     diverged: bool = False  # the loss or the gradient was not finite
-    flow: dict[str, dict[str, Any]] = field(default_factory=dict)  # at "start" and "end": see record_flow
+    flow: dict[str, dict[str, Any]] = field(default_factory=dict)  # at "start", "peak" and "end": see record_flow
 
 
 def adding_batch(length: int, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -149,23 +156,27 @@ class Run:
         p, s = self.progress, self.settings
         return p.diverged or p.update >= s.updates or bool(p.test and p.test[-1][1] < s.enough)
 
-    def loss(self) -> Tensor:
-        """The mean squared error of the next batch."""
-        s = self.settings
-        x, target = adding_batch(s.length, s.batch, self.generator)
+    def loss(self, x: Tensor, target: Tensor) -> Tensor:
+        """The mean squared error."""
         return torch.mean((self.model(x) - target) ** 2)
 
-    def advance(self) -> None:
-        """One update, and its place in the record; evaluates where it is time."""
+    def advance(self, peak: Path | None = None) -> None:
+        """One update, and its place in the record; evaluates where it is time.
+
+        peak: where to draw the gradient flow of an update whose gradient is larger than any before it.
+        """
         started, cpu_started = time.perf_counter(), time.process_time()
         s, p = self.settings, self.progress
-        loss = self.loss()
+        batch = adding_batch(s.length, s.batch, self.generator)
+        loss = self.loss(*batch)
         self.optimizer.zero_grad()
         loss.backward()
         if s.clip == "norm":
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), RECIPES[s.cell].clip_norm)
         else:
             norm = nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
+        if peak is not None and self._is_peak(norm.item()):
+            self.record_flow(peak, "peak", batch)
         p.loss.append(loss.item())
         p.gradient_norm.append(norm.item())
         p.update += 1
@@ -180,8 +191,7 @@ class Run:
     @torch.no_grad()
     def evaluate(self) -> float:
         """The mean squared error on held-out samples."""
-        x, target = self.test
-        return torch.mean((self.model(x) - target) ** 2).item()
+        return self.loss(*self.test).item()
 
     def solved_at(self) -> int | None:
         """The first update after which the error on held-out samples was below TARGET."""
@@ -218,18 +228,34 @@ class Run:
         run.generator.set_state(data["random"])
         return run
 
-    def record_flow(self, path: Path, when: str) -> None:
+    def _is_peak(self, norm: float) -> bool:
+        """Whether a gradient of this norm is far larger than all before it. Of one that is not finite no picture."""
+        p = self.progress
+        last = float(p.flow["peak"]["gradient_norm"]) if "peak" in p.flow else p.gradient_norm[0] if p.update else norm
+        return math.isfinite(norm) and norm > PEAK * last
+
+    def record_flow(self, path: Path, when: str, batch: tuple[Tensor, Tensor] | None = None) -> None:
         """The error signal of one batch on its way back: drawn to path; into the record in words and in numbers.
 
-        `progress.flow[when]`: "words", and "signal", the mean norm of dL/dh_t over the batch for each step t.
+        `progress.flow[when]`: "update", how many had been made; "words"; "gradient_norm", of all weights; "signal" and
+        "signal_c", the mean norm of dL/dh_t and dL/dc_t over the batch for each step t ("signal_c": of LSTM alone).
+
+        batch: x [T, B, 2] and sums [B]; None: the first of the held-out samples.
         """
-        x, target = self.test[0][:, : self.settings.batch], self.test[1][: self.settings.batch]
+        size = self.settings.batch
+        x, target = (self.test[0][:, :size], self.test[1][:size]) if batch is None else batch
         with rnnfast.diagnostics.gradient_flow(self.model.rnn) as flow:
-            torch.mean((self.model(x) - target) ** 2).backward()
-        self.optimizer.zero_grad()
+            gradients = torch.autograd.grad(self.loss(x, target), list(self.model.parameters()))
         flow.plot(path)
-        signal = [_short(float(norm)) for norm in flow.dh[0, 0]]  # one layer, one direction
-        self.progress.flow[when] = {"words": flow.summary(), "signal": signal}
+        record = {
+            "update": self.progress.update,
+            "words": flow.summary(),
+            "gradient_norm": _short(nn.utils.get_total_norm(gradients).item()),
+            "signal": [_short(float(norm)) for norm in flow.dh[0, 0]],  # one layer, one direction
+        }
+        if isinstance(self.model.rnn, rnnfast.LSTM):
+            record["signal_c"] = [_short(float(norm)) for norm in flow.dc[0, 0]]
+        self.progress.flow[when] = record
 
     def result(self) -> dict[str, Any]:
         """What the run's JSON says."""

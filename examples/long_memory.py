@@ -19,6 +19,11 @@ from rnnfast.runs import InputError, Interrupt
 LENGTHS = (150, 200, 300, 400)
 CHECKPOINT_EVERY = 200  # updates
 COLOURS = {"none": "tab:red", "norm": "tab:green", "bptt": "tab:blue"}
+FLOW_STYLES: dict[str, dict[str, Any]] = {
+    "start": {"linewidth": 0.7},
+    "peak": {"linewidth": 1.0, "linestyle": "--"},
+    "end": {"linewidth": 1.6},
+}
 NAMES = {"none": "no clipping", "norm": "clip_grad_norm_", "bptt": "clipping inside BPTT"}
 
 Result = dict[str, Any]
@@ -28,8 +33,9 @@ The adding problem (Hochreiter and Schmidhuber 1997; Le, Jaitly, Hinton 2015): T
 sum of the two at the end. Always answering 1 has a mean squared error of 0.167; below 0.01 counts as solved.
 
 Trains each cell at each length with each kind of clipping, one run after another, and writes to --out for each run
-NAME.json (settings, record, result), NAME.png (error and gradient norm at each update), NAME-flow-start.png and
-NAME-flow-end.png (the error signal over the steps); for each length an overview of all its runs, T150-seed0.png.
+NAME.json (settings, record, result), NAME.png (error and gradient norm at each update), NAME-flow-start.png,
+NAME-flow-peak.png and NAME-flow-end.png (the error signal over the steps before training, at the update with the
+largest gradient, after training); for each length an overview of all its runs, T150-seed0.png.
 Ctrl-C saves; the same command goes on, and takes finished runs from their JSON."""
 
 EXAMPLES = """\
@@ -37,6 +43,7 @@ examples:
   python examples/long_memory.py --quick                          T = 150 alone: minutes to half an hour
   python examples/long_memory.py                                  the full table: hours; Ctrl-C and go on at will
   python examples/long_memory.py --cell irnn --length 200 --clip none norm bptt
+  python examples/long_memory.py --cell gru --length 150 --clip none --learning-rate 1e-3
   python examples/long_memory.py --quick --seed 1 --out runs/second"""
 
 
@@ -52,12 +59,13 @@ def parser() -> argparse.ArgumentParser:
         "--clip",
         nargs="+",
         choices=CLIPS,
-        default=["none", "bptt"],
+        default=CLIPS,
         help="none; norm: clip_grad_norm_ after the backward pass; bptt: the error signal inside it, step by step "
-        "(bptt_clip); default: none bptt",
+        "(bptt_clip); default: all three",
     )
     p.add_argument("--seed", type=_at_least(0), default=0, help="of weights and data; default: 0")
     p.add_argument("--updates", type=_at_least(1), help=f"at most, each run; default: {Settings.updates}")
+    p.add_argument("--learning-rate", type=_rate, default=0.0, help="default: the cell's own, at every length")
     p.add_argument("--no-flow", action="store_true", help="no pictures of the gradient flow")
     p.add_argument("--out", type=Path, default=Path("runs/long_memory"), help="default: runs/long_memory")
     return p
@@ -73,12 +81,19 @@ def _at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
 def plan(args: argparse.Namespace) -> list[Settings]:
     """The runs that the command line asks for, shortest sequences first."""
     lengths = args.length or (LENGTHS[:1] if args.quick else LENGTHS)
-    more = {} if args.updates is None else {"updates": args.updates}
+    more: dict[str, Any] = {} if args.updates is None else {"updates": args.updates}
     return [
-        Settings(cell, length, clip, args.seed, **more)
+        Settings(cell, length, clip, args.seed, learning_rate=args.learning_rate, **more)
         for length in lengths
         for cell in args.cell
         for clip in args.clip
@@ -115,9 +130,9 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def kept_results(folder: Path, length: int, seed: int) -> list[Result]:
-    """All finished runs of a length and seed that the folder has, also those of earlier commands."""
-    names = [Settings(cell, length, clip, seed).name for cell in RECIPES for clip in CLIPS]
+def kept_results(folder: Path, length: int, seed: int, rate: float = 0.0) -> list[Result]:
+    """All finished runs of a length, seed and learning rate that the folder has, also those of earlier commands."""
+    names = [Settings(cell, length, clip, seed, learning_rate=rate).name for cell in RECIPES for clip in CLIPS]
     return [read_result(path) for name in names if (path := folder / f"{name}.json").exists()]
 
 
@@ -155,7 +170,7 @@ def train(run: Run, folder: Path, interrupt: Interrupt, flow: bool) -> bool:
         run.record_flow(folder / f"{s.name}-flow-start.png", "start")
     with tqdm(total=s.updates, initial=p.update, desc=f"T={s.length} {s.cell} {s.clip}", mininterval=0.3) as bar:
         while not run.finished and not interrupt.asked:
-            run.advance()
+            run.advance(folder / f"{s.name}-flow-peak.png" if flow else None)
             error = f", held out {p.test[-1][1]:.4f}" if p.test else ""
             bar.set_postfix_str(f"error {p.loss[-1]:.4f}{error}", refresh=False)
             bar.update()
@@ -194,11 +209,11 @@ def _draw_curves(top: Any, bottom: Any, result: Result, colour: str, label: str)
 
 
 def _draw_flow(axes: Any, result: Result, colour: str) -> None:
-    """The error signal over the steps: before training thin, after it thick."""
-    for when, width in (("start", 0.7), ("end", 1.6)):
-        if when in result["gradient_flow"]:
-            signal = [float(norm) or math.nan for norm in result["gradient_flow"][when]["signal"]]
-            axes.plot(range(len(signal)), signal, color=colour, linewidth=width)
+    """The error signal over the steps: before training thin, after it thick, at its largest dashed; by c paler."""
+    for when, style in FLOW_STYLES.items():
+        for key, alpha in (("signal", 1.0), ("signal_c", 0.4)):
+            signal = [float(norm) or math.nan for norm in result["gradient_flow"].get(when, {}).get(key, [])]
+            axes.plot(range(len(signal)), signal, color=colour, alpha=alpha, **style)
 
 
 def _draw_frame(top: Any, bottom: Any) -> None:
@@ -257,7 +272,7 @@ def draw_overview(path: Path, results: Sequence[Result]) -> None:
     axes[0, 0].set_ylabel("mean squared error")
     axes[1, 0].set_ylabel("gradient norm")
     if flow:
-        axes[2, 0].set_ylabel("norm of dL/dh_t (thin: untrained)")
+        axes[2, 0].set_ylabel("norm of dL/dh_t, paler: dL/dc_t\n(thin: untrained; dashed: largest gradient)")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -313,8 +328,8 @@ def run_all(args: argparse.Namespace) -> int:
                 assert result is not None  # train has written it
                 draw_run(folder / f"{settings.name}.png", result)
             results.append(result)
-            kept = kept_results(folder, settings.length, settings.seed)
-            draw_overview(folder / f"T{settings.length}-seed{settings.seed}.png", kept)
+            kept = kept_results(folder, settings.length, settings.seed, settings.learning_rate)
+            draw_overview(folder / f"{settings.group}.png", kept)
     print(table(results))
     print(f"mean squared error on held-out samples (answering 1: {BASELINE:.3f}); JSON and pictures in {folder}/")
     return 0

@@ -175,6 +175,7 @@ class LSTMCell(RNNCellBase):
         hidden_size: H, features of h and c.
         bias: whether there are b_ih and b_hh.
         device, dtype: of the parameters; as :class:`rnnfast.LSTM`.
+        init: what the parameters start from instead; as :class:`rnnfast.LSTM`.
         bptt_clip, nan_policy: as :class:`rnnfast.LSTM`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx = (h, c), each [B, H] or [H], zeros if not given. Returns (h', c') as hx.
@@ -219,6 +220,7 @@ class GRUCell(RNNCellBase):
         hidden_size: H, features of h.
         bias: whether there are b_ih and b_hh.
         device, dtype: of the parameters; as :class:`rnnfast.GRU`.
+        init: what the parameters start from instead; as :class:`rnnfast.GRU`.
         bptt_clip, nan_policy: as :class:`rnnfast.GRU`'s, for this one step. Keyword only.
 
     Shapes: input [B, I] or [I]; hx [B, H] or [H], zeros if not given. Returns h' as hx.
@@ -364,7 +366,7 @@ def _kernel(
         weights = list(cast_weights)
     h, c = None if h is None else h[None], None if c is None else c[None]
     _, h_n, c_n, _, _ = LAYERS[spec.name](
-        x[None], h, c, weights, None, has_biases, False, False, *arguments(options, 1, x.dtype)
+        x[None], h, c, weights, None, has_biases, False, False, *arguments(options, x.dtype)
     )
     h_n = h_n.squeeze(0)
     c_n = c_n.squeeze(0) if spec.has_cell else None

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options that control backpropagation through time: their checks, and how the ops are told. docs/training.md."""
 
-import math
 import sys
 from typing import Any, NamedTuple
 
@@ -47,13 +46,14 @@ def control(
     clip, limit = _clip(who, bptt_clip)
     if bptt_steps is not None and not _is_positive_int(bptt_steps):
         raise ValueError(f"{who}: bptt_steps: expected None or a positive integer, got {bptt_steps!r}")
-    if checkpoint_every is not None and checkpoint_every != "auto" and not _is_positive_int(checkpoint_every):
+    auto = isinstance(checkpoint_every, str) and checkpoint_every == "auto"
+    if checkpoint_every is not None and not auto and not _is_positive_int(checkpoint_every):
         raise ValueError(
             f"{who}: checkpoint_every: expected None, 'auto' or a positive integer, got {checkpoint_every!r}"
         )
     if nan_policy not in POLICIES:
         raise ValueError(f"{who}: nan_policy: expected 'propagate' or 'raise', got {nan_policy!r}")
-    checkpoint = -1 if checkpoint_every == "auto" else checkpoint_every or 0
+    checkpoint = -1 if auto else checkpoint_every or 0
     return Control(clip, limit, bptt_steps or 0, checkpoint, nan_policy == "raise", recorder)
 
 
@@ -89,8 +89,8 @@ def _is_positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def arguments(options: Control | None, T: int, dtype: torch.dtype, layer: int = 0) -> tuple[Any, ...]:
-    """The last two arguments of the layer ops, `limit` and `bptt`, for T steps; none where all is as usual.
+def arguments(options: Control | None, dtype: torch.dtype, layer: int = 0) -> tuple[Any, ...]:
+    """The last two arguments of the layer ops, `limit` and `bptt`; none where all is as usual.
 
     Raises:
         ValueError: a limit that tensors of this dtype cannot have.
@@ -100,8 +100,6 @@ def arguments(options: Control | None, T: int, dtype: torch.dtype, layer: int = 
     clip, limit, steps, checkpoint, check, recorder = options
     if clip:
         _check_limit(limit, dtype)
-    if checkpoint < 0:
-        checkpoint = math.isqrt(max(0, int(T) - 1)) + 1  # sqrt(T), rounded up
     steps, checkpoint = min(steps, 1 << 62), min(checkpoint, 1 << 62)  # more than any T, and an int64 still
     return limit, [clip, steps, checkpoint, int(check), layer, recorder]
 

@@ -311,16 +311,15 @@ def run_layers(
         x, h0, c0, weights, result_dtype = cast_as_autocast(x, h0, c0, weights, spec.autocast_promotes)
 
     layer_op = LAYERS[spec.name]
-    steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     if num_layers == 1:
-        more = arguments(options, steps, x.dtype)
+        more = arguments(options, x.dtype)
         y, h_n, c_n, _, _ = layer_op(x, h0, c0, weights, batch_sizes, has_biases, bidirectional, False, *more)
     else:
         each = len(weights) // num_layers
 
         def layer(index: int, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
             own = weights[index * each : (index + 1) * each]
-            more = arguments(options, steps, x.dtype, index)
+            more = arguments(options, x.dtype, index)
             y, h_n, c_n, _, _ = layer_op(x, h0, c0, own, batch_sizes, has_biases, bidirectional, False, *more)
             return y, h_n, c_n
 

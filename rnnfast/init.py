@@ -24,8 +24,11 @@ __all__ = ["Init", "chrono_", "forget_bias_", "identity_", "irnn_", "orthogonal_
 Module = TypeVar("Module", bound=nn.Module)
 
 # What `init=` takes: a name ("irnn", "identity", "orthogonal", "forget_bias"); a pair of a name and the function's
-# first argument (("chrono", t_max), ("identity", scale), ...); a function of the module; or None, torch.nn's own.
+# first argument (("chrono", t_max), ("identity", scale), ...); a function of the module (the module keeps it, so a
+# lambda keeps the module from being pickled); or None, torch.nn's own.
 Init = str | tuple[str, float] | Callable[[Any], Any] | None
+
+_LARGEST = torch.finfo(torch.float32).max  # of what is set
 
 
 @torch.no_grad()
@@ -261,7 +264,7 @@ def _parameter(module: nn.Module, name: str) -> Tensor:
 
 def _check_number(who: str, name: str, value: Any, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
+    if not number or not -_LARGEST <= value <= _LARGEST or value < least:
         bound = "" if least == -math.inf else f" >= {least:g}"
         raise ValueError(f"{who}: {name}: expected a finite number{bound}, got {value!r}")
 

@@ -4,6 +4,7 @@
 Shapes and meaning of every argument: docs/architecture.md, "The ops".
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,14 @@ def _batch(x: Tensor, batch_sizes: Tensor | None, states: Sequence[Tensor | None
     return torch.library.get_ctx().new_dynamic_size()
 
 
+def _kept_states(steps: Any, every: int) -> Any:
+    """With recomputation, of so many steps; every: -1 for sqrt(steps), rounded up."""
+    if not isinstance(steps, int):
+        # A size of its own: as a term of T it would tie T to the example's where torch asks whether it is 0 or 1.
+        return torch.library.get_ctx().new_dynamic_size()
+    return (steps - 1) // (every if every > 0 else math.isqrt(max(0, steps - 1)) + 1)
+
+
 def _register_fakes(spec: CellSpec) -> None:
     op = f"rnnfast::{spec.name}_layer"
 
@@ -84,7 +93,7 @@ def _register_fakes(spec: CellSpec) -> None:
         cells_shape: Any = (directions, rows, hidden)
         if save and every:  # states before every segment but the first
             steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-            kept = (directions, (steps - 1) // every, batch)
+            kept = (directions, _kept_states(steps, every), batch)
             saved_shape, cells_shape = (*kept, outputs), (*kept, hidden)
         saved = x.new_empty(saved_shape, dtype=memory)
         cells = x.new_empty(cells_shape if save and spec.has_cell else (0,), dtype=memory)

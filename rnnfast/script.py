@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from rnnfast.control import names_of
 from rnnfast.specs import CellSpec
 
 __all__ = ["replaced_original", "torch_twin"]
@@ -61,8 +62,9 @@ def _why_no_twin(module: nn.Module, spec: CellSpec, parameters: dict[str, Any]) 
         return "its class is not rnnfast's own, but derived from it (or parametrized)"
     if "forward" in module.__dict__:
         return "its forward is replaced on the object"
-    if cast(Any, module)._control() is not None:
-        return "it controls BPTT (bptt_clip, bptt_steps, checkpoint_every, nan_policy)"
+    control = cast(Any, module)._control()
+    if control is not None:
+        return f"it controls BPTT or records it ({names_of(control)})"
     if "_rnnfast_replaced" in module.__dict__:
         return None  # torch.nn's own module, whatever it carries
     if spec.torch_name is None:

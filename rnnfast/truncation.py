@@ -7,13 +7,19 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from rnnfast.base import RNNBase
 from rnnfast.cells import RNNCellBase
 
 __all__ = ["tbptt"]
 
 
 def tbptt(
-    model: Callable[[Tensor, Any], tuple[Any, Any]], x: Tensor, chunk: int, state: Any = None
+    model: Callable[[Tensor, Any], tuple[Any, Any]],
+    x: Tensor,
+    chunk: int,
+    state: Any = None,
+    *,
+    batch_first: bool | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Truncated BPTT: runs a model over x in chunks of time steps; the state is carried on, the gradient is not.
 
@@ -30,19 +36,21 @@ def tbptt(
     Args:
         model: an RNN, LSTM or GRU, or any callable (x, state) -> (y, state). First called with `state`, then with what
             it returned, detached: tensors, and None, in tuples, lists and dicts, as LSTM's (h, c).
-        x: the time steps lie in dimension 0, or in dimension 1 where `model.batch_first` is true: [T, B, I] or
-            [B, T, I]; of an RNN, LSTM or GRU also unbatched [T, I]; of other models of any further shape.
+        x: the time steps lie in dimension 0, or in dimension 1 where batch_first: [T, B, I] or [B, T, I]; of an RNN,
+            LSTM or GRU also unbatched [T, I]; of other models of any further shape.
         chunk: time steps of a chunk; the last one may be shorter.
         state: before the first step, None for the model's own. It is passed on as it is, so a learned one gets its
             gradient, from the first chunk.
+        batch_first: None: as the attribute `model.batch_first` says, and False where there is none.
 
     Returns:
         An iterator of (y, state): y as the model returned it for the chunk, and the state after it, detached, with
         which another call can go on.
 
     Raises:
-        ValueError: x is packed or has no time steps; chunk is not a positive whole number; the model is bidirectional,
-            whose reverse direction would have to begin with the last chunk.
+        ValueError: x is packed or has no time steps; chunk is not a positive whole number; the model is, or has in it,
+            a bidirectional layer, whose reverse direction would have to begin with the last chunk; layers in it are
+            batch_first, and neither the model nor the argument says whether x is.
         TypeError: x is no tensor; the model is a cell, whose loop over steps is the caller's; it returns no pair, or a
             state of something else than tensors.
     """
@@ -60,18 +68,36 @@ def tbptt(
             "rnnfast.tbptt: model: expected (x, state) -> (y, state) over time steps, "
             f"got the cell {type(model).__name__}"
         )
-    if getattr(model, "bidirectional", False):
-        raise ValueError(
-            "rnnfast.tbptt: model: expected one direction, got bidirectional=True: the reverse direction begins at the "
-            "end of the stream; use bptt_steps=k on the module"
-        )
     unbatched = x.dim() == 2 and hasattr(model, "input_size")
-    axis = 1 if getattr(model, "batch_first", False) and not unbatched else 0
+    axis = 1 if _is_batch_first(model, batch_first) and not unbatched else 0
     if x.dim() <= axis or x.shape[axis] == 0:
         raise ValueError(
             f"rnnfast.tbptt: x: expected time steps in dimension {axis}, got a tensor of shape {list(x.shape)}"
         )
     return _chunks(model, x.split(chunk, axis), state)
+
+
+def _is_batch_first(model: Any, given: bool | None) -> bool:
+    """Whether x is [B, T, ...]; raises ValueError where that is open, or a layer cannot go on from chunk to chunk."""
+    layers = model.named_modules() if isinstance(model, nn.Module) else [("", model)]
+    recurrent = {name: m for name, m in layers if name == "" or isinstance(m, nn.RNNBase | RNNBase)}
+    for name, layer in recurrent.items():
+        if getattr(layer, "bidirectional", False):
+            hint = f" (a function around the model, if {name} does not run over x's time steps)" if name else ""
+            raise ValueError(
+                f"rnnfast.tbptt: model: expected one direction, got bidirectional=True{name and f' in {name}'}: the "
+                f"reverse direction begins at the end of the stream; use bptt_steps=k on the module{hint}"
+            )
+    if given is not None:
+        return given
+    if not hasattr(model, "batch_first"):
+        inner = [name for name, layer in recurrent.items() if getattr(layer, "batch_first", False)]
+        if inner:
+            raise ValueError(
+                f"rnnfast.tbptt: batch_first: expected True or False, got None, and {type(model).__name__} has no "
+                f"batch_first, but its {', '.join(inner)} is batch_first=True: say whether x is [B, T, ...]"
+            )
+    return bool(getattr(model, "batch_first", False))
 
 
 def _chunks(model: Any, parts: tuple[Tensor, ...], state: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recomputation: the gradients of a run that uses the same segments, bit for bit; and those of the whole sequence."""
 
+import math
 from typing import Any
 
 import pytest
@@ -135,6 +136,7 @@ def test_opcheck_and_double_backward(cell: str) -> None:
     mask = [True] * (3 + len(plain.weights))
     mask[2] = plain.c0 is not None
     torch.library.opcheck(LAYERS_BACKWARD[cell], (y, h_n, None, *plain.op, y, saved, cells, mask, *more))
+    torch.library.opcheck(LAYERS[cell], (*args.op, False, 0.0, [0, 0, -1, 0, 0, 0]))
     second = []
     for given in ((), more):
         (first,) = torch.autograd.grad(LAYERS[cell](*args.op, False, *given)[0].sin().sum(), args.x, create_graph=True)
@@ -155,6 +157,24 @@ def test_one_segment_however_long(cell: str) -> None:
         torch.testing.assert_close(a, b)
     module = rnnfast.GRU(3, 5, checkpoint_every=10**30, bptt_steps=10**30)
     module(torch.randn(7, 2, 3))[0].sum().backward()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_auto_is_about_the_root_of_the_steps(packed: bool) -> None:
+    """Of all lengths: as many states as sqrt(T), rounded up, leaves, of the op and of its shapes for the compiler."""
+    for T in [*range(1, 38), 99, 100, 101, 9999, 10000, 10001]:
+        every = math.isqrt(T - 1) + 1
+        x, weights = torch.zeros(T, 1, 1), [torch.zeros(4, 1)] * 2
+        sizes = torch.ones(T, dtype=torch.int64) if packed else None
+        x = x[:, 0] if packed else x
+        args = (None, None, weights, sizes, False, False, True, 0.0)
+        got = LAYERS["lstm"](x, *args, [0, 0, -1, 0, 0, 0])
+        explicit = LAYERS["lstm"](x, *args, [0, 0, every, 0, 0, 0])
+        fake = LAYERS["lstm"](x.to("meta"), *args[:2], [w.to("meta") for w in weights], *args[3:], [0, 0, -1, 0, 0, 0])
+        assert [t.shape for t in got] == [t.shape for t in explicit] == [t.shape for t in fake], T
+        assert got[3].shape == (1, (T - 1) // every, 1, 1)
+    with pytest.raises(RuntimeError, match="expected no negative entry but -1 for checkpoint"):
+        LAYERS["lstm"](x, *args, [0, 0, -2, 0, 0, 0])
 
 
 @pytest.mark.slow

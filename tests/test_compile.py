@@ -152,9 +152,23 @@ def test_inductor(kind: str) -> None:
     assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.parametrize("every", [3, "auto"])
+def test_recomputation_compiles_for_all_lengths(every: int | str) -> None:
+    model = Model("LSTM", {"num_layers": 2, "checkpoint_every": every})
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    parameters = list(model.parameters())
+    for steps in (7, 12, 20, 3, 40):
+        x, hx = inputs(model, steps, 4)
+        got, want = (results(m, parameters, x, hx) for m in (compiled, model))
+        torch.testing.assert_close(got, want)
+    assert counters["stats"]["unique_graphs"] == 2, "a graph for each length"
+
+
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
-def test_export_with_dynamic_lengths(name: str) -> None:
-    model = Model(name, {"num_layers": 2, "bidirectional": True}).eval()
+@pytest.mark.parametrize("every", [None, 3, "auto"])
+def test_export_with_dynamic_lengths(name: str, every: int | str | None) -> None:
+    """With gradients on, as it is by default."""
+    model = Model(name, {"num_layers": 2, "bidirectional": True, "checkpoint_every": every}).eval()
     x, _ = inputs(model, 4, 3)
     sizes = {0: torch.export.Dim("steps", min=1, max=1024), 1: torch.export.Dim("batch", min=1, max=1024)}
     program = torch.export.export(model, (x,), dynamic_shapes=(sizes,))

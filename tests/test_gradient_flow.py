@@ -98,10 +98,13 @@ def test_what_was_limited(case: Case, threads: int) -> None:
         assert 0 < float(fractions.mean()) < 1
 
 
-@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["tanh", "relu", "sigmoid", "LSTM", "GRU"])
 def test_saturation(kind: str) -> None:
+    """Counted of what the forward pass returns or saves, which the NumPy reference has proven."""
     torch.manual_seed(0)
-    module = getattr(rnnfast, kind)(3, 6, dtype=torch.float64)
+    gated = kind in ("LSTM", "GRU")
+    options = {} if gated else {"nonlinearity": kind}
+    module = getattr(rnnfast, kind if gated else "RNN")(3, 6, dtype=torch.float64, **options)
     for p in module.parameters():
         p.data.mul_(4)
     x = torch.randn(5, 4, 3, dtype=torch.float64)
@@ -109,8 +112,10 @@ def test_saturation(kind: str) -> None:
         y, _ = module(x)
         y.sum().backward()
     gates = flow.saturated_gates
-    if kind == "RNN":
-        expected = {"activation": (y.detach().abs() > 0.9).double().mean((1, 2))}
+    if not gated:
+        v = y.detach()
+        beyond = {"tanh": v.abs() > 0.9, "relu": v == 0, "sigmoid": (v < 0.1) | (v > 0.9)}[kind]
+        expected = {"activation": beyond.double().mean((1, 2))}
     else:
         count = 4 if kind == "LSTM" else 3
         op = LAYERS[kind.lower()]
@@ -197,8 +202,9 @@ def test_other_modules_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), rnnfast.GRU(3, 4))
     with pytest.raises(TypeError, match="expected an rnnfast.RNN, LSTM or GRU, got Sequential; it contains 1"):
         gradient_flow(model)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="got LSTM"):
-        gradient_flow(nn.LSTM(3, 4))  # type: ignore[arg-type]
+    for theirs in (nn.LSTM(3, 4), nn.Sequential(nn.LSTM(3, 4))):
+        with pytest.raises(TypeError, match="torch.nn's layers do not record: .* accelerate it with replace=True"):
+            gradient_flow(theirs)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,67 @@ def test_other_modules_are_refused() -> None:
     ],
 )
 def test_words(signal: list[float], words: str) -> None:
-    assert _course(torch.tensor(signal, dtype=torch.float64)) == words
+    injected = torch.zeros(len(signal))
+    assert _course(torch.tensor(signal, dtype=torch.float64), injected) == words
+    injected[next((i for i, v in enumerate(signal) if v > 0), 0)] = 1  # where it begins
+    assert _course(torch.tensor(signal, dtype=torch.float64), injected) == words
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ([1.0, 0.5, 1e-7], "vanishes: 1e-07 of the signal is left after 2 steps, at 1 of which more joins it"),
+        ([1.0, 10.0, 5e4], "explodes: the signal is 5e+04 times as large after 2 steps, at 1 of which more joins it"),
+        ([1.0, 0.5, 0.9], "the signal is 0.9 times as large after 2 steps, at 1 of which more joins it"),
+    ],
+)
+def test_words_where_more_joins(signal: list[float], words: str) -> None:
+    assert _course(torch.tensor(signal, dtype=torch.float64), torch.tensor([1.0, 0.25, 0.0])) == words
+
+
+@pytest.mark.parametrize("every", [None, 3])
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_where_gradient_comes_in(kind: str, every: int | None) -> None:
+    """Of outputs, of final states, of each direction by itself; with lengths 7, 4, 4, 2."""
+    module = getattr(rnnfast, kind)(3, 5, bidirectional=True, checkpoint_every=every)
+
+    def injected(loss: Any, packed: bool) -> Tensor:
+        x: Any = torch.randn(7, 4, 3)
+        if packed:
+            x = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([7, 4, 4, 2]))
+        with gradient_flow(module) as flow:
+            loss(*module(x)).backward()
+        return flow.injected[0]
+
+    def final(_: Any, state: Any) -> Tensor:
+        return (state[-1] if kind == "LSTM" else state).sum()
+
+    some = torch.zeros(2, 7, dtype=torch.float64)
+    some[0, 2], some[1, 6] = 0.25, 1.0
+    torch.testing.assert_close(injected(lambda y, _: y[2, 0, :5].sum() + y[6, :, 5:].sum(), False), some)
+    ends = torch.zeros(2, 7, dtype=torch.float64)
+    ends[0, 6] = ends[1, 0] = 1.0
+    torch.testing.assert_close(injected(final, False), ends)
+    ends[0] = torch.tensor([0, 1 / 4, 0, 2 / 3, 0, 0, 1])  # of the samples that have the step
+    torch.testing.assert_close(injected(final, True), ends)
+    assert bool((injected(lambda y, _: y.data.sum(), True) == 1).all())
+
+
+def test_summary_of_a_cell_state_that_remembers() -> None:
+    """An LSTM whose forget gates are open: what its dL/dh loses its dL/dc keeps. Both are told."""
+    torch.manual_seed(0)
+    module = rnnfast.LSTM(3, 20, init=("forget_bias", 20.0))
+    with gradient_flow(module) as flow:
+        module(torch.randn(61, 4, 3))[0][-1].sum().backward()
+    h, c = flow.dh[0, 0], flow.dc[0, 0]
+    assert flow.summary().startswith(
+        f"layer 0: dL/dh is kept: {float(h[0] / h[-1]):.2g} of the signal is left after 60 steps; "
+        f"dL/dc is kept: {float(c[0] / c[-1]):.2g} of the signal is left after 60 steps; "
+    )
+    assert float(c[0] / c[-1]) > 0.5
+    with gradient_flow(module) as flow:
+        module(torch.randn(61, 4, 3))[0].sum().backward()
+    assert "after 60 steps, at 60 of which more joins it; dL/dc " in flow.summary()
 
 
 def test_summary_of_a_network_that_forgets() -> None:
@@ -239,7 +305,8 @@ def test_plot_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = flow.plot(tmp_path / "flow.png")
     assert (tmp_path / "flow.png").stat().st_size > 1000
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["log10 of the mean norm of dL/dh", "saturated", "limited by bptt_clip"]
+    norm = "log10 of the mean norm of"
+    assert titles == [f"{norm} dL/dh", f"{norm} dL/dc", "saturated", "limited by bptt_clip"]
     writer = Writer()
     logged = writer.logged
     flow.log(writer, 12)

@@ -132,8 +132,8 @@ def test_interrupted_and_resumed(
 
     advance = tiny.Run.advance
 
-    def ask(run: Any) -> None:
-        advance(run)
+    def ask(run: Any, peak: Any) -> None:
+        advance(run, peak)
         interrupts[-1].asked = run.progress.update == 3
 
     with monkeypatch.context() as patch:
@@ -154,9 +154,9 @@ def test_diverged(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     """A loss that is not finite ends the run, is said, drawn, and leaves no NaN in the weights."""
     loss, runs = tiny.Run.loss, []
 
-    def broken(run: Any) -> torch.Tensor:
+    def broken(run: Any, *batch: Any) -> torch.Tensor:
         runs.append(run)
-        return loss(run) * (math.inf if run.progress.update == 3 else 1.0)
+        return loss(run, *batch) * (math.inf if run.progress.update == 3 else 1.0)
 
     monkeypatch.setattr(tiny.Run, "loss", broken)
     assert tiny.main(["--cell", "tanh", "--length", "9", "--clip", "none", "--no-flow", "--out", str(tmp_path)]) == 0
@@ -174,6 +174,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--length", "long"], "invalid whole_number value: 'long'"),
     (["--clip", "hard"], "invalid choice: 'hard'"),
     (["--updates", "0"], "expected a whole number >= 1, got 0"),
+    (["--learning-rate", "-1"], "expected a positive number, got -1"),
+    (["--learning-rate", "nan"], "expected a positive number, got nan"),
 ]
 
 
@@ -215,8 +217,8 @@ def test_plan_and_help(example: Any, capsys: pytest.CaptureFixture) -> None:
         return [(s.cell, s.length, s.clip) for s in example.plan(example.parser().parse_args(arguments))]
 
     cells = ("tanh", "irnn", "gru", "lstm")
-    assert plan("--quick") == [(cell, 150, clip) for cell in cells for clip in ("none", "bptt")]
-    assert len(plan()) == 4 * 4 * 2
+    assert plan("--quick") == [(cell, 150, clip) for cell in cells for clip in ("none", "norm", "bptt")]
+    assert len(plan()) == 4 * 4 * 3
     assert plan("--cell", "irnn", "--length", "200", "--clip", "norm") == [("irnn", 200, "norm")]
     with pytest.raises(SystemExit) as stop:
         example.main(["--help"])
@@ -239,14 +241,38 @@ def test_pictures_of_a_signal_that_vanishes_or_explodes(example: Any, tmp_path: 
                                                               "diverged"]  # fmt: skip
 
 
+def test_the_largest_gradient_is_drawn(tiny: Any, tmp_path: Path) -> None:
+    """The flow of an update whose gradient is far above all before it; the run's numbers are those without it."""
+    plain, drawn = (tiny.Run(tiny.Settings("irnn", 9, "none", **TINY | {"learning_rate": 0.3})) for _ in range(2))
+    for run, path in ((plain, None), (drawn, tmp_path / "peak.png")):
+        for _ in range(6):
+            run.advance(path)
+    norms = drawn.progress.gradient_norm
+    assert norms == plain.progress.gradient_norm
+    assert max(norms) > 2 * norms[0], norms
+    peak = drawn.progress.flow["peak"]
+    assert 2 * peak["gradient_norm"] >= max(norms)
+    assert peak["gradient_norm"] == pytest.approx(norms[peak["update"]], rel=1e-3)
+    assert (tmp_path / "peak.png").stat().st_size > 1000
+    assert "peak" not in plain.progress.flow
+
+
+def test_another_learning_rate_is_another_run(tiny: Any) -> None:
+    settings = tiny.Settings("irnn", 9, "none", learning_rate=1e-5)
+    assert settings.name == "T9-irnn-none-rate1e-05-seed0"
+    assert settings.group == "T9-rate1e-05-seed0"
+    assert settings.recipe["learning_rate"] == 1e-5
+
+
 def test_clipping_inside_bptt_and_gradient_flow(tiny: Any, tmp_path: Path) -> None:
     """The options and pictures of the kernels."""
     command = ["--cell", "tanh", "lstm", "--length", "9", "--clip", "bptt", "--out", str(tmp_path)]
     assert tiny.main(command) == 0
     for cell in ("tanh", "lstm"):
         result = json.loads((tmp_path / f"T9-{cell}-bptt-seed0.json").read_text())
-        assert set(result["gradient_flow"]) == {"start", "end"}
-        for when in ("start", "end"):
-            assert len(result["gradient_flow"][when]["signal"]) == 9
-            assert "layer 0" in result["gradient_flow"][when]["words"]
+        assert set(result["gradient_flow"]) >= {"start", "end"}
+        for when, record in result["gradient_flow"].items():
+            assert len(record["signal"]) == 9
+            assert len(record.get("signal_c", [])) == (9 if cell == "lstm" else 0)
+            assert "layer 0" in record["words"]
             assert (tmp_path / f"T9-{cell}-bptt-seed0-flow-{when}.png").stat().st_size > 1000

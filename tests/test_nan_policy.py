@@ -49,6 +49,45 @@ def test_states(kind: str, bad: float, grad: bool, every: int | None) -> None:
 
 
 @every
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_a_final_cell_state_may_be_too_large_for_float16_alone(direction: int, packed: bool, every: int | None) -> None:
+    """c is float32 from step to step, and grows by 1 at each, of which h is 1: 16 steps from float16's largest."""
+    module = make("LSTM", checkpoint_every=every, bidirectional=True).half()
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            weight.fill_(50 if "bias_ih" in name else 0)
+    x: Any = torch.zeros(20, 3, 3, dtype=torch.float16)
+    lengths = [20, 17, 15]
+    if packed:
+        x = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths))
+    h, c = torch.zeros(2, 3, 5, dtype=torch.float16), torch.zeros(2, 3, 5, dtype=torch.float16)
+    if packed:
+        c[direction, 2, 1] = 65504
+        assert float(module(x, (h, c))[1][1].detach()[direction, 2, 1]) == 65504  # 65519 is rounded to it
+    c[direction, 1, 1] = 65504
+    with pytest.raises(RuntimeError, match="the final state c is not finite") as caught:
+        module(x, (h, c))
+    last = 0 if direction else (17 if packed else 20) - 1
+    assert place(caught.value) == (0, direction, last, 1)
+
+
+def test_a_state_may_be_too_large_for_bfloat16_alone() -> None:
+    module = make("RNN", nonlinearity="relu").bfloat16()
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.zero_()
+        module.bias_ih_l0[2] = largest = torch.finfo(torch.bfloat16).max
+    x = torch.zeros(7, 4, 3, dtype=torch.bfloat16)
+    assert float(module(x)[0][0, 0, 2]) == largest
+    with torch.no_grad():
+        module.bias_hh_l0[2] = largest / 2**8
+    with pytest.raises(RuntimeError, match="the state h is not finite") as caught:
+        module(x)
+    assert place(caught.value) == (0, 0, 0, 0)
+
+
+@every
 def test_states_of_the_reverse_direction_and_another_layer(every: int | None) -> None:
     module = make("GRU", num_layers=2, bidirectional=True, checkpoint_every=every)
     with torch.no_grad():

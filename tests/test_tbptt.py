@@ -158,9 +158,37 @@ class BatchFirst(nn.Module):
         return x, state
 
 
+class Around(nn.Module):
+    """A model of its own around a layer, which says nothing about its dimensions."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.rnn = rnnfast.GRU(I, H, **options)
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        return self.rnn(x, state)
+
+
+def test_a_model_around_a_layer() -> None:
+    """Whose layers know more than it says: asked for, not guessed."""
+    x = torch.randn(B, T, I)
+    model = Around(batch_first=True)
+    parts = [y for y, _ in rnnfast.tbptt(model, x, 4, batch_first=True)]
+    torch.testing.assert_close(torch.cat(parts, 1), model(x, None)[0])
+    with pytest.raises(
+        ValueError, match="batch_first: expected True or False, got None, and Around has no batch_first"
+    ):
+        rnnfast.tbptt(model, x, 4)
+    parts = [y for y, _ in rnnfast.tbptt(lambda x, s: model(x.transpose(0, 1), s), x.transpose(0, 1), 4)]
+    torch.testing.assert_close(torch.cat(parts, 1), model(x, None)[0])
+    assert len(list(rnnfast.tbptt(Around(), x.transpose(0, 1), 4))) == 3
+
+
 def test_batch_first_of_a_whole_model() -> None:
     parts = [y.shape for y, _ in rnnfast.tbptt(BatchFirst(), torch.zeros(B, T), 6)]
     assert parts == [(B, 6), (B, 5)]
+    parts = [y.shape for y, _ in rnnfast.tbptt(BatchFirst(), torch.zeros(T, B), 6, batch_first=False)]
+    assert parts == [(6, B), (5, B)]
 
 
 REFUSED: list[tuple[Any, type[Exception], str]] = [
@@ -172,6 +200,8 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda m, x: rnnfast.tbptt(m, x[:0], 2), ValueError, "expected time steps in dimension 0, got a tensor of shape"),
     (lambda m, x: rnnfast.tbptt(BatchFirst(), x[0, 0], 2), ValueError, "expected time steps in dimension 1, got"),
     (lambda m, x: rnnfast.tbptt(nn.GRU(I, H, bidirectional=True), x, 2), ValueError, "expected one direction"),
+    (lambda m, x: rnnfast.tbptt(Around(bidirectional=True), x, 2), ValueError, "bidirectional=True in rnn: the"),
+    (lambda m, x: rnnfast.tbptt(Around(batch_first=True), x, 2), ValueError, "but its rnn is batch_first=True: say"),
     (lambda m, x: rnnfast.tbptt(rnnfast.LSTMCell(I, H), x, 2), TypeError, "got the cell LSTMCell"),
     (lambda m, x: rnnfast.tbptt(nn.GRUCell(I, H), x, 2), TypeError, "got the cell GRUCell"),
     (lambda m, x: next(rnnfast.tbptt(lambda x, s: x, x, 2)), TypeError, "to return (y, state), got Tensor"),

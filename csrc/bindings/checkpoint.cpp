@@ -59,13 +59,13 @@ class Segments {
 
   LayerResult forward() {
     LayerOutputs out = empty_outputs(cell_, s_, options_, false);
-    const int64_t D = s_.directions, kept = kept_states(s_.T, call_.options.checkpoint);
+    const int64_t D = s_.directions, kept = call_.options.kept_states(s_.T);
     out.saved = at::empty({D, kept, s_.B, s_.P}, kept_);
     if (cell_.has_cell) out.cells = at::empty({D, kept, s_.B, s_.H}, kept_);
     const at::Tensor y = out.y.view({s_.rows, D * s_.P});
     for (int d = 0; d < D; ++d) {
       at::Tensor h = start(call_.h0, d, s_.P), c = cell_.has_cell ? start(call_.c0, d, s_.H) : at::Tensor();
-      const std::vector<Segment> all = segments_of(s_, d, call_.options.checkpoint);
+      const std::vector<Segment> all = segments_of(s_, d, call_.options.segment_steps(s_.T));
       for (size_t i = 0; i < all.size(); ++i) {
         if (i > 0) {
           out.saved.select(0, d).select(0, int64_t(i) - 1).copy_(h);
@@ -80,6 +80,7 @@ class Segments {
       out.h_n.select(0, d).copy_(h);
       if (cell_.has_cell) out.c_n.select(0, d).copy_(c);
     }
+    if (call_.options.check) check_final(call_, s_, out.c_n);
     return {out.y, out.h_n, out.c_n, out.saved, out.cells};
   }
 
@@ -101,12 +102,12 @@ class Segments {
       grad_weights.push_back(zeros(mask.get(3 + i), call_.weights[i].sizes(), kept_));
     const at::Tensor grad_y = grads[0].defined() ? grads[0].reshape({s_.rows, D * s_.P}) : at::Tensor();
     const bool recording = is_recording(call_.options.recorder);
-    at::Tensor flow = recording ? empty_flow(call_, s_) : at::Tensor();
+    at::Tensor flow = recording ? begin_flow(call_, s_, grads[0], grads[1], grads[2]) : at::Tensor();
 
     for (int d = 0; d < D; ++d) {
       // What comes back to the states, for every sample: of those that have ended the gradient of their final one.
       at::Tensor dh = incoming(grads[1], d, s_.P), dc = cell_.has_cell ? incoming(grads[2], d, s_.H) : at::Tensor();
-      const std::vector<Segment> all = segments_of(s_, d, call_.options.checkpoint);
+      const std::vector<Segment> all = segments_of(s_, d, call_.options.segment_steps(s_.T));
       for (size_t i = all.size(); i-- > 0;) {
         const Segment& g = all[i];
         const int64_t n = g.sizes.B;

@@ -17,7 +17,13 @@ namespace {
 
 template <class T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
-constexpr float kInfiniteInHalf = 65520;  // the least that float16 rounds to infinity
+// The least that rounds to infinity, of what is computed in float32 or float64.
+template <class T>
+constexpr T infinity_of(LayerOptions::Rounded rounded) {
+  return rounded == LayerOptions::kHalf       ? T(0x1.FFEp15)
+         : rounded == LayerOptions::kBFloat16 ? T(0x1.FFp127)
+                                              : kInfinity<T>;
+}
 
 // Whether all are below `infinity` in absolute value. By bits, which compilers turn into vectors, and which put NaN
 // above infinity.
@@ -61,7 +67,7 @@ void check(const LayerCall& call, const LayerSizes& s, const at::Tensor& y, cons
            int64_t direction, int64_t begin) {
   const T* const h = y.const_data_ptr<T>();
   const T* const c = cells.numel() > 0 ? cells.const_data_ptr<T>() : nullptr;
-  const T infinity = call.options.half ? T(kInfiniteInHalf) : kInfinity<T>;
+  const T infinity = infinity_of<T>(call.options.rounded);
   if (all_finite(h, y.numel(), infinity) && (!c || all_finite(c, cells.numel()))) return;
   for_rows(s, false, [&](int64_t d, int64_t t, int64_t b, int64_t row) {
     if (c && !all_finite(c + (d * s.rows + row) * s.H, s.H))
@@ -108,6 +114,19 @@ void check_states(const LayerCall& call, const LayerSizes& s, const at::Tensor& 
   } else {
     check<double>(call, s, states, kept, direction, begin);
   }
+}
+
+void check_final(const LayerCall& call, const LayerSizes& s, const at::Tensor& c_n) {
+  const bool rounded = is_reduced(c_n.scalar_type());
+  if (c_n.numel() == 0 || (!rounded && call.options.rounded == LayerOptions::kNot)) return;
+  if (!c_n.is_cpu() && all_finite_there({c_n})) return;
+  const at::Tensor states = on_cpu(c_n);  // in float32
+  const float* const c = states.const_data_ptr<float>();
+  const float infinity = rounded ? kInfinity<float> : infinity_of<float>(call.options.rounded);
+  for (int64_t d = 0; d < s.directions; ++d)
+    for (int64_t b = 0; b < s.B; ++b)
+      if (!all_finite(c + (d * s.B + b) * s.H, s.H, infinity))
+        raise(call, false, "the final state c", d, d == 1 ? 0 : (s.packed ? s.lengths[size_t(b)] : s.T) - 1, b);
 }
 
 void check_signals(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, int64_t direction,

@@ -12,6 +12,9 @@ namespace rnnfast {
 void check_states(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& y, const at::Tensor& cells,
                   int64_t direction = 0, int64_t begin = 0);
 
+// And of a whole layer: c_n [D, B, H] where its dtype holds less than the c of the steps.
+void check_final(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& c_n);
+
 // After a backward pass; record [D, N, kRecorded], on the CPU.
 void check_signals(const LayerCall& call, const LayerSizes& sizes, const at::Tensor& record, int64_t direction = 0,
                    int64_t begin = 0);

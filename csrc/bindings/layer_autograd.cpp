@@ -270,7 +270,7 @@ LayerGradients layer_backward_autograd(const LayerCall& call, const OptionalTens
     const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                             call.has_biases, call.bidirectional);
     check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
-                          cells, mask.size(), call.options.checkpoint);
+                          cells, mask.size(), call.options);
     const bool keep_graph = at::GradMode::is_enabled();
     at::AutoGradMode grad_mode(true);
     TensorBackward formula(call, grads, std::vector<bool>(3 + mask.size(), false), mask);

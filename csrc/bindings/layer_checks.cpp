@@ -86,7 +86,7 @@ std::vector<int64_t> read_batch_sizes(const at::Tensor& sizes) {
 void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dtype, at::Device device,
                            const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                            const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
-                           const at::Tensor& cells, size_t mask_size, int64_t checkpoint) {
+                           const at::Tensor& cells, size_t mask_size, const LayerOptions& options) {
   const std::string op = op_name(kind, true);
   const CellInfo& cell = cell_info(kind);
   const at::ScalarType inner = computed(dtype);
@@ -95,8 +95,8 @@ void check_backward_inputs(CellKind kind, const LayerSizes& s, at::ScalarType dt
     return present ? shape : std::vector<int64_t>{0};
   };
   check_tensor(op, "y", y, dtype, s.y_shape(), device);
-  if (checkpoint > 0) {
-    const int64_t kept = kept_states(s.T, checkpoint);
+  if (options.checkpoint != 0) {
+    const int64_t kept = options.kept_states(s.T);
     check_tensor(op, "saved", saved, inner, {D, kept, s.B, s.P}, device);
     check_tensor(op, "cells", cells, inner, shape_if(cell.has_cell, {D, kept, s.B, s.H}), device);
   } else {

@@ -57,7 +57,7 @@ void check_sequence(CellKind kind, const std::string& op, const at::Tensor& x, c
 void check_backward_inputs(CellKind kind, const LayerSizes& sizes, at::ScalarType dtype, at::Device device,
                            const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                            const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
-                           const at::Tensor& cells, size_t mask_size, int64_t checkpoint);
+                           const at::Tensor& cells, size_t mask_size, const LayerOptions& options);
 
 // The entries of batch_sizes; also of a tensor that a transform of torch.func has wrapped.
 std::vector<int64_t> read_batch_sizes(const at::Tensor& batch_sizes);

@@ -56,7 +56,7 @@ LayerGradients layer_backward_cpu(const LayerCall& call, const OptionalTensor& g
                                           call.has_biases, call.bidirectional);
   const at::ScalarType dtype = call.x.scalar_type();
   check_backward_inputs(call.kind, s, dtype, at::kCPU, grad_y, grad_h_n, grad_c_n, y, saved, cells,
-                        output_mask.size(), call.options.checkpoint);
+                        output_mask.size(), call.options);
   if (is_reduced(dtype)) {
     auto [gx, gh, gc, gw] = layer_backward_cpu(rnnfast::in_float(call), in_float(grad_y), in_float(grad_h_n),
                                                in_float(grad_c_n), y.to(at::kFloat), saved, cells, output_mask);
@@ -72,7 +72,7 @@ LayerCall in_float(const LayerCall& call) {
   LayerCall result{call.kind,         call.x.to(at::kFloat),  in_float(call.h0),
                    in_float(call.c0), in_float(call.weights), call.batch_sizes,
                    call.has_biases,   call.bidirectional,     call.options};
-  result.options.half = call.x.scalar_type() == at::kHalf;
+  result.options.rounded = call.x.scalar_type() == at::kHalf ? LayerOptions::kHalf : LayerOptions::kBFloat16;
   return result;
 }
 

@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <cmath>
 #include <limits>
 
 namespace rnnfast {
@@ -40,14 +41,16 @@ LayerOptions LayerOptions::read(CellKind kind, double limit, c10::IntArrayRef co
     }
   }
   o.bptt.limit = o.bptt.clip == Bptt::kNone ? 0 : limit;
-  for (const Code code : {kSteps, kCheckpoint, kLayer, kRecorder})
-    TORCH_CHECK(codes[code] >= 0, op, ": bptt: expected no negative entry, got ", codes);
+  for (const Code code : {kSteps, kCheckpoint, kCheck, kLayer, kRecorder})
+    TORCH_CHECK(codes[code] >= (code == kCheckpoint ? -1 : 0), op,
+                ": bptt: expected no negative entry but -1 for checkpoint, got ", codes);
   for (const Code code : {kSteps, kCheckpoint})
     TORCH_CHECK(codes[code] <= kMostSteps, op, ": bptt: steps and checkpoint: expected at most 2^62, got ", codes);
   o.bptt.steps = codes[kSteps];
   o.checkpoint = codes[kCheckpoint];
   o.check = codes[kCheck] != 0;
-  o.half = codes[kCheck] == 2;
+  TORCH_CHECK(codes[kCheck] <= 1 + kBFloat16, op, ": bptt: check: expected 0 to ", 1 + kBFloat16, ", got ", codes);
+  if (o.check) o.rounded = Rounded(codes[kCheck] - 1);
   o.layer = codes[kLayer];
   o.recorder = codes[kRecorder];
   if (codes.size() > kSlice) o.slice = codes[kSlice];
@@ -57,9 +60,17 @@ LayerOptions LayerOptions::read(CellKind kind, double limit, c10::IntArrayRef co
 
 std::vector<int64_t> LayerOptions::codes() const {
   if (!bptt.active() && checkpoint == 0 && !check && recorder == 0) return {};
-  std::vector<int64_t> all{bptt.clip, bptt.steps, checkpoint, check ? 1 + half : 0, layer, recorder};
+  std::vector<int64_t> all{bptt.clip, bptt.steps, checkpoint, check ? 1 + rounded : 0, layer, recorder};
   if (slice > 0) all.push_back(slice);
   return all;
+}
+
+int64_t LayerOptions::segment_steps(int64_t T) const {
+  if (checkpoint > 0) return checkpoint;
+  int64_t root = int64_t(std::sqrt(double(T)));  // exact but for its rounding
+  while (root * root < T) ++root;
+  while (root > 1 && (root - 1) * (root - 1) >= T) --root;
+  return root;
 }
 
 void check_no_control(const std::string& op, const LayerOptions& options, const char* what) {

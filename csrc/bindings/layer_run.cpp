@@ -9,13 +9,16 @@ namespace rnnfast {
 
 LayerResult run_layer(const LayerCall& call, const LayerSizes& s, const LayerPasses& passes, bool save) {
   const CellInfo& cell = cell_info(call.kind);
-  if (save && call.options.checkpoint > 0) return forward_in_segments(call, s, passes);
+  if (save && call.options.checkpoint != 0) return forward_in_segments(call, s, passes);
   // A cell state can overflow and leave h finite, so that checking wants them all.
   const bool keep = save || (call.options.check && cell.has_cell);
   LayerOutputs out = empty_outputs(cell, s, call.x.options(), keep);
   const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
   if (s.rows > 0) passes.forward(call.kind, s, held, out, keep);
-  if (call.options.check) check_states(call, s, out.y, out.cells);
+  if (call.options.check) {
+    check_states(call, s, out.y, out.cells);
+    check_final(call, s, out.c_n);
+  }
   if (keep && !save) {  // an op's outputs share no storage
     out.saved = at::empty({0}, out.saved.options());
     out.cells = at::empty({0}, out.cells.options());
@@ -38,7 +41,7 @@ LayerGradients run_layer_backward(const LayerCall& call, const LayerSizes& s, co
                                   const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
                                   const OptionalTensor& grad_c_n, const at::Tensor& y, const at::Tensor& saved,
                                   const at::Tensor& cells, const c10::List<bool>& output_mask) {
-  if (call.options.checkpoint > 0 && s.rows > 0) {
+  if (call.options.checkpoint != 0 && s.rows > 0) {
     const at::Tensor grads[] = {contiguous_or_undefined(grad_y), contiguous_or_undefined(grad_h_n),
                                 contiguous_or_undefined(grad_c_n)};
     return backward_in_segments(call, s, passes, grads, saved, cells, output_mask);
@@ -47,7 +50,8 @@ LayerGradients run_layer_backward(const LayerCall& call, const LayerSizes& s, co
   if (s.rows > 0) {
     const HeldInputs held(call.x, call.h0, call.c0, call.weights, call.has_biases);
     t.bptt = call.options.bptt;
-    at::Tensor flow = is_recording(call.options.recorder) ? empty_flow(call, s) : at::Tensor();
+    at::Tensor flow;
+    if (is_recording(call.options.recorder)) flow = begin_flow(call, s, grad_y, grad_h_n, grad_c_n);
     const at::Tensor record = run_recorded(call, s, passes, held, t, flow);
     if (flow.defined()) keep_flow(call, std::move(flow));
     if (call.options.check) check_signals(call, s, record);

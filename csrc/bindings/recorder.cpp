@@ -87,7 +87,35 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
           to[kFlow + g] += double(saturated[(d * s.rows + row) * gates + g]) / double(s.H);
       }
       for (int64_t k = 0; k < width; ++k)
-        if (k != kDhMax && k != kDcMax) to[k] /= double(active);
+        if (k != kDhMax && k != kDcMax && k != kInjected) to[k] /= double(active);
+    }
+}
+
+// Where a gradient [..., D, features] is not zero: [..., D] on the CPU; undefined where there is none.
+at::Tensor nonzero(const OptionalTensor& grad, at::IntArrayRef shape) {
+  const bool given = grad.has_value() && grad->defined() && grad->numel() > 0;
+  return given ? grad->reshape(shape).ne(0).any(-1).cpu().contiguous() : at::Tensor();
+}
+
+// The fraction of each step's samples into which gradient comes from outside, to the column `out` of a recording.
+void fill_injected(const LayerSizes& s, const OptionalTensor& grad_y, const OptionalTensor& grad_h_n,
+                   const OptionalTensor& grad_c_n, double* out, int64_t width) {
+  const at::Tensor rows = nonzero(grad_y, {s.rows, s.directions, s.P});
+  const at::Tensor finals[] = {nonzero(grad_h_n, {s.directions, s.B, s.P}),
+                               nonzero(grad_c_n, {s.directions, s.B, s.H})};
+  const auto set = [](const at::Tensor& of, int64_t i) { return of.defined() && of.const_data_ptr<bool>()[i]; };
+  for (int64_t d = 0; d < s.directions; ++d)
+    for (int64_t t = 0; t < s.T; ++t) {
+      const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
+      const int64_t active = s.packed ? s.batch_sizes[size_t(t)] : s.B;
+      const int64_t after = t + 1 == s.T ? 0 : s.packed ? s.batch_sizes[size_t(t) + 1] : s.B;
+      int64_t count = 0;
+      for (int64_t b = 0; b < active; ++b) {
+        const bool last = d == 1 ? t == 0 : b >= after;  // in the order in which the direction visits them
+        const bool final = last && (set(finals[0], d * s.B + b) || set(finals[1], d * s.B + b));
+        count += final || set(rows, (first + b) * s.directions + d) ? 1 : 0;
+      }
+      out[(d * s.T + t) * width] = double(count) / double(active);
     }
 }
 
@@ -123,8 +151,12 @@ bool is_recording(int64_t recorder) {
   return r.open.count(recorder) > 0;
 }
 
-at::Tensor empty_flow(const LayerCall& call, const LayerSizes& s) {
-  return at::zeros({s.directions, s.T, kFlow + int64_t(gates_of(call.kind).size())}, at::kDouble);
+at::Tensor begin_flow(const LayerCall& call, const LayerSizes& s, const OptionalTensor& grad_y,
+                      const OptionalTensor& grad_h_n, const OptionalTensor& grad_c_n) {
+  const int64_t width = kFlow + int64_t(gates_of(call.kind).size());
+  at::Tensor flow = at::zeros({s.directions, s.T, width}, at::kDouble);
+  fill_injected(s, grad_y, grad_h_n, grad_c_n, flow.mutable_data_ptr<double>() + kInjected, width);
+  return flow;
 }
 
 void fill_flow(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, const at::Tensor& y,

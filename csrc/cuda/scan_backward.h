@@ -202,7 +202,7 @@ class BackwardBlock {
   RNNFAST_DEVICE void finish(const Step& s, int p, int first, int end, int returning, const Partials<V>& partials) {
     if (!pairs_.owns) return;
     for (int n = first + pairs_.sample; n < end; n += pairs_.lanes) {
-      V returned = n < returning ? partials.sum_of_warps(n - first, pairs_.row) : V(0);
+      V returned = n < returning ? partials.sum_of_warps(n - first, pairs_.row(a_.units)) : V(0);
       if (n >= s.active) {
         leave(n, returned);
         continue;

@@ -12,15 +12,17 @@ namespace RNNFAST_NAMESPACE {
 // Pairs (unit, sample) of a block: a thread has one unit, and of each pass's samples every lanes-th. So what it
 // carries from step to step, and what it knows of the unit, stays with it.
 struct ScanPairs {
-  int unit, row, sample, lanes;  // of the layer; of the block; first of a pass; step
-  bool owns;                     // has any pair
+  int unit, sample, lanes;  // of the layer; first of a pass; step
+  bool owns;                // has any pair
 
   RNNFAST_DEVICE ScanPairs(int H, int units)
       : unit(block_index() * units + thread_index() % units),
-        row(thread_index() % units),
         sample(thread_index() / units),
         lanes(kScanThreads / units),
         owns(sample < lanes && unit < (RNNFAST_MUTATION("scan: tail mask") ? H - 1 : H)) {}
+
+  // The unit within its block: computed where it is wanted, since registers are scarcer than the time for it.
+  RNNFAST_DEVICE int row(int units) const { return unit - block_index() * units; }
 };
 
 inline Status scan_error(const char* text) { return {"persistent scan", text}; }

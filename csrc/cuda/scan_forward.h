@@ -185,7 +185,7 @@ class ForwardBlock {
       V sums[G];
 #pragma unroll
       for (int g = 0; g < G; ++g)
-        sums[g] = recurrent ? partials.sum_of_warps(n - first, g * a_.units + pairs_.row) : V(0);
+        sums[g] = recurrent ? partials.sum_of_warps(n - first, g * a_.units + pairs_.row(a_.units)) : V(0);
       result_ = Unit::step(cell_, sums, input_, biases_, carried_);
       hidden_.store((to + n) * ld_ + pairs_.unit, narrow<S>(result_.h));
       if constexpr (kCarriesForward<Cell>) {

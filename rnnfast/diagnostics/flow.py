@@ -21,7 +21,7 @@ GATES = {
     "gru": ("reset gate", "update gate", "candidate"),
 }
 # Columns of what is recorded (csrc/bindings/recorder.h); from _GATES on, one for each gate.
-_DH, _DH_MAX, _DC, _DC_MAX, _CLIPPED, _GATES = range(6)
+_DH, _DH_MAX, _DC, _DC_MAX, _CLIPPED, _INJECTED, _GATES = range(7)
 
 # From one end of the sequence to the other, as a factor: what counts as gone, and as grown out of hand.
 VANISHED, EXPLODED = 1e-3, 1e3
@@ -52,6 +52,8 @@ def gradient_flow(module: RNNBase) -> "GradientFlow":
         if isinstance(module, torch.nn.Module):
             found = [name for name, child in module.named_modules() if isinstance(child, RNNBase) and name]
             hint = f"; it contains {', '.join(found)}" if found else ""
+            if not found and any(isinstance(child, torch.nn.RNNBase) for child in module.modules()):
+                hint = "; torch.nn's layers do not record: build it of rnnfast's, or accelerate it with replace=True"
         raise TypeError(
             "rnnfast.diagnostics.gradient_flow: module: expected an rnnfast.RNN, LSTM or GRU, "
             f"got {type(module).__name__}{hint}"
@@ -69,6 +71,9 @@ class GradientFlow:
         dh, dh_max: mean and maximum over the batch of a sample's norm of the total dL/dh_t, before any limit. Packed:
             over the samples that have the step.
         dc, dc_max: likewise of dL/dc_t; zeros for cells without c.
+        injected: the fraction of the samples that have the step into which gradient comes from outside the layer's
+            recurrence: from the loss, the layer above or the final state. A loss on the last output alone: 1 there, 0
+            at all other steps.
         clipped: the fraction that bptt_clip limited: of elements ("value") or of samples ("norm"), dL/dh and dL/dc
             together.
         saturated: the fraction of gates that hardly pass a gradient: sigmoids below 0.1 or above 0.9, tanh beyond 0.9
@@ -148,6 +153,11 @@ class GradientFlow:
         return self._column(_CLIPPED)
 
     @property
+    def injected(self) -> Tensor:
+        """The fraction of samples into which gradient comes from outside [layers, directions, T]."""
+        return self._column(_INJECTED)
+
+    @property
     def saturated(self) -> Tensor:
         """The fraction of gates saturated [layers, directions, T]."""
         return self._columns()[0][..., _GATES:].mean(-1)
@@ -158,8 +168,14 @@ class GradientFlow:
         return {name: self._column(_GATES + i) for i, name in enumerate(self._gates)}
 
     def summary(self) -> str:
-        """A line for each layer and direction: what is left of the signal at the far end, what was limited."""
+        """A line for each layer and direction: what is left of the signal at the far end, what was limited.
+
+        Of cells with c, both dL/dh and dL/dc: either can carry the signal. Where gradient joins at later steps (a loss
+        on every output, a layer above), the line says so: then the far end has the sum of all that has joined. What a
+        network does to one step's signal shows where the loss is of the last output alone.
+        """
         columns, reached = self._columns()
+        has_cell = MODES[self._module.mode].has_cell
         lines = []
         for layer in range(columns.shape[0]):
             for direction in range(columns.shape[1]):
@@ -167,9 +183,11 @@ class GradientFlow:
                 if not reached[layer]:
                     lines.append(f"{name}: no backward pass")
                     continue
-                steps = columns[layer, direction]
                 # In the order in which the signal travels: from the step processed last to the first.
-                line = f"{name}: {_course(steps[:, _DH] if direction else steps[:, _DH].flip(0))}"
+                steps = columns[layer, direction] if direction else columns[layer, direction].flip(0)
+                line = f"{name}: {'dL/dh ' if has_cell else ''}{_course(steps[:, _DH], steps[:, _INJECTED])}"
+                if has_cell:
+                    line += f"; dL/dc {_course(steps[:, _DC], steps[:, _INJECTED])}"
                 limited, gates = float(steps[:, _CLIPPED].mean()), float(steps[:, _GATES:].mean())
                 if limited > 0:
                     line += f"; bptt_clip limited {limited:.0%} of it"
@@ -179,7 +197,7 @@ class GradientFlow:
         return "\n".join(lines)
 
     def plot(self, path: Any = None) -> Any:
-        """Heat maps over time and layers: the norm of dL/dh (log scale), saturation, what was limited.
+        """Heat maps over time and layers: the norms of dL/dh and dL/dc (log scale), saturation, what was limited.
 
         Args:
             path: where to save the picture, or None.
@@ -197,11 +215,13 @@ class GradientFlow:
                 "rnnfast.diagnostics: plot() needs matplotlib: pip install 'rnnfast[demo]', or matplotlib itself"
             ) from error
         columns, reached = self._columns()
-        dh, clipped = columns[..., _DH], columns[..., _CLIPPED]
+        clipped = columns[..., _CLIPPED]
+        norms = {"dL/dh": _DH, "dL/dc": _DC} if MODES[self._module.mode].has_cell else {"dL/dh": _DH}
         maps = [
-            ("log10 of the mean norm of dL/dh", dh.clamp_min(1e-45).log10()),
-            ("saturated", columns[..., _GATES:].mean(-1)),
+            (f"log10 of the mean norm of {name}", columns[..., column].clamp_min(1e-45).log10())
+            for name, column in norms.items()
         ]
+        maps.append(("saturated", columns[..., _GATES:].mean(-1)))
         if bool((clipped > 0).any()):
             maps.append(("limited by bptt_clip", clipped))
         layers, directions, steps = clipped.shape
@@ -286,8 +306,8 @@ def _end(module: RNNBase, recorder: int) -> None:
         _C.close_recorder(recorder)
 
 
-def _course(signal: Tensor) -> str:
-    """What becomes of a signal [T] on its way."""
+def _course(signal: Tensor, injected: Tensor) -> str:
+    """What becomes of a signal [T] on its way, into which at some steps [T] more is injected."""
     values = [float(v) for v in signal]
     bad = next((i for i, v in enumerate(values) if not math.isfinite(v)), None)
     if bad is not None:
@@ -299,11 +319,15 @@ def _course(signal: Tensor) -> str:
     ratio = values[-1] / values[start]
     if steps == 0:
         return f"the signal is {values[start]:.1e} at its one step"
+    joins = int((injected[start + 1 :] > 0).sum())
+    joined = f", at {joins} of which more joins it" if joins else ""
     if ratio == 0:
         gone = next(i for i, v in enumerate(values[start:]) if v == 0)
-        return f"vanishes: nothing of the signal is left after {gone} steps"
+        return f"vanishes: nothing of the signal is left after {gone} steps{joined}"
     if ratio < VANISHED:
-        return f"vanishes: {ratio:.0e} of the signal is left after {steps} steps"
+        return f"vanishes: {ratio:.0e} of the signal is left after {steps} steps{joined}"
     if ratio > EXPLODED:
-        return f"explodes: the signal is {ratio:.0e} times as large after {steps} steps"
+        return f"explodes: the signal is {ratio:.0e} times as large after {steps} steps{joined}"
+    if joins:
+        return f"the signal is {ratio:.2g} times as large after {steps} steps{joined}"
     return f"is kept: {ratio:.2g} of the signal is left after {steps} steps"

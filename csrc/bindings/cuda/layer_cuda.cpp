@@ -148,7 +148,7 @@ LayerGradients layer_backward_cuda(const LayerCall& call, const OptionalTensor& 
   const LayerSizes s = check_layer_inputs(call.kind, call.x, call.h0, call.c0, call.weights, call.batch_sizes,
                                           call.has_biases, call.bidirectional);
   check_backward_inputs(call.kind, s, call.x.scalar_type(), call.x.device(), grad_y, grad_h_n, grad_c_n, y, saved,
-                        cells, output_mask.size(), call.options.checkpoint);
+                        cells, output_mask.size(), call.options);
   const c10::DeviceGuard device(call.x.device());
   check_stream(call, true);
   return run_layer_backward(call, s, kCudaPasses, grad_y, grad_h_n, grad_c_n, y, saved, cells, output_mask);
