@@ -57,7 +57,7 @@ def describe(machine: dict[str, Any]) -> dict[str, str]:
         "instruction set": machine["isa"],
         "versions": ", ".join(f"{name} {machine[key]}" for key, name in names.items() if machine.get(key)),
         "threads": str(machine.get("threads", "")),
-        "fp32 FMA peak": f"{machine['fma_peak_gflops']:.0f} GF/s",
+        "fp32 FMA peak": f"{machine['fma_peak_gflops']:.0f} GF/s" if "fma_peak_gflops" in machine else "",
     }
     bandwidth = machine.get("read_bandwidth_gbs")
     if bandwidth:
