@@ -120,8 +120,11 @@ class BackwardStep {
     finish<kCell>(dh, b, unit, valid);
   }
 
-  // Once this thread's share of dL/dh stands: limits it.
-  void limit_hidden() { limit(Control::kHidden, grad_h_step_, P_, columns(outputs_, P_)); }
+  // Once this thread's share of dL/dh stands: limits it. What is limited by value alone waits for
+  // finish_controlled, which has it in registers.
+  void limit_hidden() {
+    if (control_.measures() || in_.projection) limit(Control::kHidden, grad_h_step_, P_, columns(outputs_, P_));
+  }
 
   // Once dL/dh stands, limited, or with a projection went through W_hr: the rest of a controlled step.
   void finish_controlled() {
@@ -129,7 +132,7 @@ class BackwardStep {
     if (!kHasCell || !control_.measures()) {
       if (in_.projection) return;
       for_own_units([&](int64_t b, int64_t unit, int valid) {
-        finish<kStaged>(load_first<V>(grad_h_step_ + b * H_ + unit, valid), b, unit, valid);
+        finish<kStaged>(control_.limited(load_first<V>(grad_h_step_ + b * H_ + unit, valid)), b, unit, valid);
       });
       return;
     }
