@@ -50,17 +50,18 @@ def test_gradients_are_those_of_the_reference(case: Case, every: int, isa: str) 
         assert_within_bound(name, tensor, p.torch_results(name), p.reference[name], where)
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 5])
+@pytest.mark.parametrize(("every", "isa"), [(1, ""), (2, ""), (5, ""), *((3, isa) for isa in ISAS)])
 @pytest.mark.parametrize("control", [Control("norm", 0.4, 2), Control("value", 0.1, 3)], ids=str)
 @pytest.mark.parametrize("case", [c for c in CASES if c.dtype != "bfloat16"], ids=str)
-def test_with_limits_and_cuts(case: Case, control: Control, every: int) -> None:
+def test_with_limits_and_cuts(case: Case, control: Control, every: int, isa: str) -> None:
     p = problem(case)
     expected, _ = reference(p, control)
     torchs = loop_in_orders(p, control)
-    got = p.run(recomputing(p, every, control))
+    with machine(isa, 1):
+        got = p.run(recomputing(p, every, control))
     for name, want in expected.items():
         if name in got and want.size:
-            where = f"{p.where}, {control}, every {every}"
+            where = f"{p.where}, {control}, every {every}, isa {isa}"
             assert_within_bound(name, got[name], [t[name] for t in torchs], want, where)
 
 

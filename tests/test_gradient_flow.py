@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the backward kernels record, against the NumPy reference and against hooks on every step of a loop."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,19 +83,23 @@ def test_norms_are_those_of_reference_and_hooks(case: Case, control: Control, is
     np.testing.assert_allclose(by_steps(p, seen.norms.numpy()), expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("case", CASES[1::3], ids=str)
-def test_what_was_limited(case: Case, threads: int) -> None:
+def test_what_was_limited(case: Case, packed: bool, isa: str) -> None:
     """float64, so that the count is exact: of elements by value, of samples by norm."""
+    case = dataclasses.replace(case, packed=packed)
     p = problem(case)
     for control in (Control("value", 0.05), Control("norm", 4.0)):
         seen = nothing_seen(p)
         p.run(loop(p, control, seen))
         signals = [case.P, case.H][: 1 + case.has_cell] if control.clip == "value" else [1, 1][: 1 + case.has_cell]
-        fractions = (seen.beyond.sum(-1) / sum(signals)).view(case.D, case.T, case.B).mean(-1)
-        with machine("", threads):
-            got = recorded(p, control)[..., 4]
-        torch.testing.assert_close(got, fractions, rtol=1e-12, atol=1e-12, msg=lambda m, c=control: f"{c}: {m}")
+        parts = (seen.beyond.sum(-1) / sum(signals)).split(p.batch_sizes, 1)
+        fractions = torch.stack([part.mean(1) for part in parts], 1)
+        for threads in (1, 2):
+            with machine(isa, threads):
+                got = recorded(p, control)[..., 4]
+            torch.testing.assert_close(got, fractions, rtol=1e-12, atol=1e-12, msg=lambda m, c=control: f"{c}: {m}")
         assert 0 < float(fractions.mean()) < 1
 
 
