@@ -19,6 +19,7 @@ from rnnfast.runs import InputError, Interrupt
 LENGTHS = (150, 200, 300, 400)
 CHECKPOINT_EVERY = 200  # updates
 COLOURS = {"none": "tab:red", "norm": "tab:green", "bptt": "tab:blue"}
+ERRORS = (1e-4, 10.0)  # of the overview, where one run's spike would hide all others
 FLOW_STYLES: dict[str, dict[str, Any]] = {
     "start": {"linewidth": 0.7},
     "peak": {"linewidth": 1.0, "linestyle": "--"},
@@ -251,9 +252,7 @@ def draw_overview(path: Path, results: Sequence[Result]) -> None:
     cells = list(dict.fromkeys(result["settings"]["cell"] for result in results))
     flow = any(result["gradient_flow"] for result in results)
     size = (4 * len(cells) + 1, 10 if flow else 7)
-    figure, axes = pyplot.subplots(
-        3 if flow else 2, len(cells), figsize=size, sharey="row", squeeze=False, layout="constrained"
-    )
+    figure, axes = pyplot.subplots(3 if flow else 2, len(cells), figsize=size, squeeze=False, layout="constrained")
     for column, cell in enumerate(cells):
         top, bottom = axes[:2, column]
         for result in results:
@@ -263,7 +262,9 @@ def draw_overview(path: Path, results: Sequence[Result]) -> None:
                 if flow:
                     _draw_flow(axes[2, column], result, COLOURS[s["clip"]])
         _draw_frame(top, bottom)
+        top.set_ylim(*ERRORS)  # spikes above it show in the gradient
         if flow:
+            axes[2, column].sharey(axes[2, 0])
             axes[2, column].set_yscale("log")
             axes[2, column].set_xlabel("time step")
             axes[2, column].grid(alpha=0.3)
