@@ -3,12 +3,13 @@
 of each kernel: registers, shared memory, spills. Fails on a spill, on local memory in a scan, and where registers
 times threads do not leave room for the blocks that must be resident. `make cuda-check`; no GPU needed.
 
-Only what changed is compiled: what a file, its headers, the flags and the compiler gave is kept in build/cuda-check,
-or in $CUDA_CHECK_CACHE, which several checkouts may share.
+Only what changed is compiled: what a file, its headers (without their comments), the flags and the compiler gave is
+kept in build/cuda-check, or in $CUDA_CHECK_CACHE, which several checkouts may share.
 """
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -171,13 +172,30 @@ def sources_of(path: Path, seen: set[Path] | None = None) -> set[Path]:
     return seen
 
 
+def code_of(path: Path) -> str:
+    """A source without its comments and blank space at the ends of lines."""
+    kept = re.sub(r'("(?:\\.|[^"\\\n])*")|//[^\n]*', lambda m: m[1] or "", path.read_text())
+    return "\n".join(line.strip() for line in kept.splitlines() if line.strip())
+
+
+def digest_of(paths: list[Path], *more: object) -> str:
+    """Changes with the code of the files and of all of ours that they include."""
+    digest = hashlib.sha256(repr(more).encode())
+    for source in sorted({source for path in paths for source in sources_of(path.resolve())}):
+        digest.update(f"{source.relative_to(ROOT) if source.is_relative_to(ROOT) else source}".encode())
+        digest.update(code_of(source).encode())
+    return digest.hexdigest()
+
+
 def key_of(path: Path, architecture: str, compiler: str) -> str:
     """Changes with anything that the result depends on."""
-    digest = hashlib.sha256(repr((FLAGS, architecture, compiler, Path(__file__).read_text())).encode())
-    for source in sorted(sources_of(path.resolve())):
-        digest.update(f"{source.relative_to(ROOT) if source.is_relative_to(ROOT) else source}".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    reading = [inspect.getsource(part) for part in (Kernel, parse_ptxas, read_launch_bounds)]
+    return digest_of([path], FLAGS, architecture, compiler, reading)
+
+
+def all_sources() -> list[Path]:
+    """Every .cu file of the kernels."""
+    return sorted((ROOT / "csrc/cuda").rglob("*.cu"))
 
 
 @dataclass
@@ -222,7 +240,7 @@ def compile_one(path: Path, architecture: str, nvcc: str, compiler: str, cache: 
     return Outcome(path, architecture, kernels, seconds)
 
 
-def table(outcomes: list[Outcome], compiler: str) -> str:
+def table(outcomes: list[Outcome], compiler: str, digest: str) -> str:
     """docs/cuda-kernels.md: a row for each kernel, a column for each architecture."""
     architectures = list(dict.fromkeys(o.architecture for o in outcomes))
     rows: dict[str, dict[str, Kernel]] = {}
@@ -235,7 +253,7 @@ def table(outcomes: list[Outcome], compiler: str) -> str:
         f"Written by `make cuda-check` ({compiler}). Registers of a thread; bytes of static shared memory, spills and",
         "local memory where there are any. Threads, blocks: the launch bounds, i.e. threads of a block at most, and",
         "blocks that must be resident on a multiprocessor; what registers leave room for is checked. Dynamic shared",
-        "memory is the plan's (csrc/cuda/footprint.h; docs/cuda.md).",
+        f"memory is the plan's (csrc/cuda/footprint.h; docs/cuda.md). Sources: {digest[:16]}.",
         "",
         "| kernel | threads, blocks | " + " | ".join(f"sm_{a}" for a in architectures) + " |",
         "| --- | --- |" + " --- |" * len(architectures),
@@ -287,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     if nvcc is None:
         print(f"CUDA kernels NOT CHECKED: {NO_NVCC}")
         return 0 if args.ci else 2
-    paths = [p.resolve() for p in args.files] or sorted((ROOT / "csrc/cuda").rglob("*.cu"))
+    paths = [p.resolve() for p in args.files] or all_sources()
     architectures = [a.removeprefix("sm_") for a in re.split(r"[\s,;]+", args.archs) if a]
     if not paths:
         print("CUDA kernels NOT CHECKED: no .cu files in csrc/cuda")
@@ -305,10 +323,9 @@ def main(arguments: list[str] | None = None) -> int:
             for wrong in complaints(kernel, threads):
                 failed = True
                 print(f"{path}, sm_{outcome.architecture}: {kernel.name}: {wrong}")
-    text = table(outcomes, compiler)
     whole = not args.files and tuple(architectures) == ARCHITECTURES
-    if args.table and (whole or args.files) and not any(outcome.error for outcome in outcomes):
-        args.table.write_text(text)
+    if args.table and (whole or args.files) and not failed:
+        args.table.write_text(table(outcomes, compiler, digest_of(paths)))
     slowest = max(outcomes, key=lambda o: o.seconds)
     fresh = [o for o in outcomes if not o.kept]
     print(

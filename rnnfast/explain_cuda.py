@@ -151,6 +151,7 @@ def _decomposition(plans: list[dict[str, Any]], directions: int) -> str:
             text = (
                 f"{plan['blocks']} blocks of {_count(plan['units'], 'hidden unit')}, "
                 f"{_count(plan['columns'], 'sample')} a pass, "
+                f"{plan['weight_registers']} registers of weights a thread, "
                 f"{plan['shared_bytes'] / 1024:.1f} KB of shared memory a block"
             )
         if directions == 2:

@@ -127,7 +127,7 @@ def test_the_table(gate: ModuleType) -> None:
     b = gate.Kernel("scan<A>", registers=255, threads=256, spill_stores=8, spill_loads=12, stack=8, shared=64)
     outcomes = [gate.Outcome(Path("a.cu"), "80", [a]), gate.Outcome(Path("a.cu"), "90", [b])]
     outcomes.append(gate.Outcome(Path("b.cu"), "80", [gate.Kernel("copy", registers=8, threads=128)]))
-    rows = [line for line in gate.table(outcomes, "nvcc 1").splitlines() if line.startswith("|")]
+    rows = [line for line in gate.table(outcomes, "nvcc 1", "0123").splitlines() if line.startswith("|")]
     assert rows[0] == "| kernel | threads, blocks | sm_80 | sm_90 |"
     assert rows[2] == "| `copy` | 128, 1 | 8 | not built |"
     assert rows[3] == "| `scan<A>` | 256, 1 | 96 | 255; 64 B shared; SPILLS 8 + 12 B; 8 B local |"
@@ -173,3 +173,22 @@ def test_compiles_and_complains(gate: ModuleType, tmp_path: Path, capsys: pytest
     assert code == 1
     assert "wrong.cu, sm_80: does not compile" in output, "warnings are errors"
     assert "1 of 1 compilations due" in check(wrong)[1], "a failure is not kept"
+
+
+def test_comments_do_not_count(gate: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "kernel.cu"
+    file.write_text('int x = 1;  // one\n\n// of "them"\nconst char* at = "https://host";\n')
+    plain = gate.digest_of([file])
+    file.write_text('// first\nint x = 1;\nconst char* at = "https://host";  // where\n')
+    assert gate.digest_of([file]) == plain
+    assert '"https://host"' in gate.code_of(file)
+    file.write_text('int x = 2;\nconst char* at = "https://host";\n')
+    assert gate.digest_of([file]) != plain
+
+
+def test_the_kept_table_is_of_these_kernels(gate: ModuleType) -> None:
+    """docs/cuda-kernels.md, of the sources as they stand (`make cuda-check` writes it), has no spill."""
+    text = (ROOT / "docs/cuda-kernels.md").read_text(encoding="utf-8")
+    assert f"Sources: {gate.digest_of(gate.all_sources())[:16]}." in text, "make cuda-check writes the table anew"
+    assert "SPILLS" not in text
+    assert all(f"sm_{architecture}" in text for architecture in gate.ARCHITECTURES)

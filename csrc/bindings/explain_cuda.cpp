@@ -113,6 +113,17 @@ CudaChoice cuda_choice() {
                               "'");
 }
 
+int cuda_processors(int all) {
+  const char* const text = std::getenv("RNNFAST_CUDA_PROCESSORS");
+  if (!text || !*text) return all;
+  char* end = nullptr;
+  const long asked = std::strtol(text, &end, 10);
+  if (*end || asked < 1)
+    throw std::invalid_argument(std::string("rnnfast: RNNFAST_CUDA_PROCESSORS: expected a positive number, got '") +
+                                text + "'");
+  return asked < all ? int(asked) : all;
+}
+
 void define_explain_cuda(py::module_& m) {
   m.def("cuda_architectures", &architectures);
   m.def("cuda_devices", &cuda_device_names);

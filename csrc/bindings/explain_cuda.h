@@ -12,6 +12,10 @@ namespace rnnfast {
 // std::invalid_argument for anything else.
 CudaChoice cuda_choice();
 
+// RNNFAST_CUDA_PROCESSORS, for tests: the multiprocessors that plans are to count on, `all` or fewer, so that a
+// layer of a small test is laid out as a large one. Throws likewise for what is no positive number.
+int cuda_processors(int all);
+
 // cuda_architectures, cuda_devices, explain_cuda; see rnnfast/_C.pyi.
 void define_explain_cuda(pybind11::module_& m);
 

@@ -18,6 +18,7 @@ inline pybind11::dict plan_dict(const CudaPlan& plan) {
   d["threads"] = plan.threads;
   d["columns"] = plan.columns;
   d["shared_bytes"] = plan.shared_bytes;
+  d["weight_registers"] = plan.weight_registers;
   d["reasons"] = plan.reasons;
   return d;
 }

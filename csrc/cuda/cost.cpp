@@ -29,15 +29,20 @@ double fma_rate(const CudaShape& s, const CudaDevice& d, CudaProduct product) {
   return (s.dtype == CudaDtype::kFloat ? kFmaShare : kNarrowFmaShare) * d.float_fma;
 }
 
-// Bytes of a unit of one sample that a step reads and writes besides h and weights, one direction.
+// Bytes of a unit of one sample that a step reads and writes besides the exchanged state and weights, one
+// direction; as the headers of the kernels count them.
 double unit_bytes(const CudaShape& s) {
   const CellInfo& cell = cell_info(s.cell);
   const int value = value_bytes(s.dtype), wide = compute_bytes(value);
   const double c = cell.has_cell ? wide : 0;
+  const double seen = cell.has_cell ? 0 : value;  // h_t or h_{t-1}, which the backward pass of these cells reads
   if (s.backward)
-    return cell.saved * wide + 2 * c + 2 * value + cell.delta * value;          // saved, c, c', y, grad_y, delta
+    return cell.saved * wide + 2 * c + seen + value + cell.delta * value;       // saved, c, c', grad_y, delta
   return cell.gates * wide + value + (s.training ? cell.saved * wide + c : 0);  // gates_x, y, saved, c
 }
+
+// In a scan the forward pass also writes h to where blocks exchange it; delta stands there already.
+double scan_unit_bytes(const CudaShape& s) { return unit_bytes(s) + (s.backward ? 0 : value_bytes(s.dtype)); }
 
 double state_bytes(const CudaShape& s) {  // of one direction, as the product reads it
   const CellInfo& cell = cell_info(s.cell);
@@ -64,7 +69,7 @@ CudaCost scan_cost(const CudaShape& s, const CudaDevice& d, const ScanWork& w) {
   // A thread has one unit, and of each pass's samples every (threads / units)-th.
   const double pairs = passes * double(ceil_div(std::min<int64_t>(s.B, w.columns), kScanThreads / w.units));
   cost.pointwise = pairs * (s.backward ? kBackwardClocks : kForwardClocks) / clocks +
-                   w.directions * double(s.B) * double(s.H) * unit_bytes(s) / (d.bandwidth_gbs * 1e3);
+                   w.directions * double(s.B) * double(s.H) * scan_unit_bytes(s) / (d.bandwidth_gbs * 1e3);
   return cost;
 }
 
@@ -75,7 +80,7 @@ double scan_fixed_cost(const CudaShape& s, const CudaDevice& d, const ScanWork& 
 void scan_traffic(const CudaShape& s, const ScanWork& w, double& flops, double& bytes) {
   const double gates = cell_info(s.cell).gates;
   flops = 2 * w.directions * gates * double(s.B) * double(s.H) * double(s.H);
-  bytes = w.blocks * state_bytes(s) + w.directions * double(s.B) * double(s.H) * unit_bytes(s);
+  bytes = w.blocks * state_bytes(s) + w.directions * double(s.B) * double(s.H) * scan_unit_bytes(s);
 }
 
 CudaCost step_cost(const CudaShape& s, const CudaDevice& d) {
@@ -90,7 +95,10 @@ CudaCost step_cost(const CudaShape& s, const CudaDevice& d) {
   const double from = weights <= double(d.l2_bytes) / 2 ? d.l2_gbs : d.bandwidth_gbs;
   const int gemms = s.projection ? 2 : 1;
   CudaCost cost;
-  cost.launch = kGraphKernel * (gemms + 1);
+  // The cell's kernel; in the backward pass what a projection receives, and the norms of dL/dh and dL/dc.
+  int kernels = 1;
+  if (s.backward) kernels += (s.projection ? 1 : 0) + (s.clip_norm ? (cell.has_cell ? 2 : 1) : 0);
+  cost.launch = kGraphKernel * (gemms + kernels);
   cost.exchange = weights / (from * 1e3);
   cost.product = gemms * kGemmFloor + products / rate;
   // The gates go through memory once more than in a scan.

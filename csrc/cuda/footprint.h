@@ -58,6 +58,12 @@ constexpr int chunks(int rows, int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(ceil_div(depth * value_bytes, kPackBytes), depth_lanes));
 }
 
+// Words of a thread's registers that hold weights.
+constexpr int weight_words(int rows, int64_t depth, int value_bytes) {
+  const int kept = register_chunks(value_bytes), all = chunks(rows, depth, value_bytes);
+  return (all < kept ? all : kept) * kRows * kPackBytes / value_bytes * compute_bytes(value_bytes) / 4;
+}
+
 constexpr int64_t weight_bytes(int rows, int64_t depth, int value_bytes) {
   const int kept = register_chunks(value_bytes);
   const int all = chunks(rows, depth, value_bytes);
@@ -91,6 +97,11 @@ constexpr int blocks(int64_t depth, int value_bytes) {
   return static_cast<int>(ceil_div(depth, block_depth(value_bytes) * kScanWarps));
 }
 constexpr int register_blocks(int tiles) { return kWeightWords / kBlockWords / tiles; }
+
+constexpr int weight_words(int rows, int64_t depth, bool backward, int value_bytes) {
+  const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);
+  return (all < kept ? all : kept) * tiles * kBlockWords;
+}
 
 constexpr int64_t weight_bytes(int rows, int64_t depth, bool backward, int value_bytes) {
   const int tiles = row_tiles(rows, backward), all = blocks(depth, value_bytes), kept = register_blocks(tiles);

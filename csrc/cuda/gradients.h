@@ -3,7 +3,9 @@
 //   dx = delta_x W_ih        dW_ih = delta_x^T x        dW_hh = delta_u^T h_prev        db = sums of delta
 //   with a projection: dW_hr = (dL/dh)^T (cell's output)
 // delta_x and delta_u are the blocks of delta that belong to the input's and to the recurrent share of the
-// pre-activations. Flops: 2 N G H (2 I + P), and with a projection 2 N H P.
+// pre-activations. Flops: 2 N G H (2 I + P), and with a projection 2 N H P. Bytes, sizeof(S) each, of products that
+// read each factor once: N (3 G H + 2 I + P) and G H (2 I + P), with a projection N (H + P) + H P; the sums read
+// N kDelta H.
 #pragma once
 
 #include "cuda/layer_parts.h"

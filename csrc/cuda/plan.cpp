@@ -39,6 +39,12 @@ struct Planner {
     return scan_memory(product, shape.backward, cell.gates, units, shape.H, columns, value);
   }
 
+  int weight_registers(CudaProduct product, int units) const {
+    const int64_t padded = (shape.backward ? cell.gates : 1) * exchange_ld(shape.H, value);
+    return product == CudaProduct::kFma ? fma_slice::weight_words(rows(units), padded, value)
+                                        : mma_slice::weight_words(rows(units), padded, shape.backward, value);
+  }
+
   // Whether the kernels have code for so many units a block.
   bool compiled(CudaProduct product, int units) const {
     return scan_fits(product, shape.backward, cell.gates, units);
@@ -76,6 +82,7 @@ struct Planner {
 
   // Why the persistent path is out of the question whatever fits; empty: it is not.
   std::string no_persistent_path() const {
+    if (!device.cooperative) return text("%s has no cooperative launches", device.name);
     if (shape.projection) return "a projection changes h between two steps: only the step path has it";
     if (shape.clip_norm && shape.backward)
       return "a limit on the norm of dL/dh needs whole rows of it, and no block has one: only the step path";
@@ -127,6 +134,7 @@ void search(const Planner& p, CudaProduct product, int directions, Found& best) 
       plan.threads = kScanThreads;
       plan.columns = columns;
       plan.shared_bytes = int(bytes);
+      plan.weight_registers = p.weight_registers(product, units);
       plan.cost = cost;
       plan.microseconds = launches * cost.total();
       plan.fixed_microseconds = fixed;

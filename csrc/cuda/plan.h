@@ -30,6 +30,7 @@ struct CudaDevice {
   double clock_ghz = 0, bandwidth_gbs = 0, l2_gbs = 0, l2_latency_ns = 0;
   int float_fma = 0, double_fma = 0;  // multiply-adds of a multiprocessor a clock
   int tensor_fma = 0;                 // ... of 16-bit values by mma.sync, summed in float; tf32: half as many
+  bool cooperative = true;            // whether it has launches whose blocks are all resident at once
 };
 
 struct CudaShape {
@@ -63,6 +64,7 @@ struct CudaPlan {
   int threads = 0;                // of a block
   int columns = 0;                // rows of the batch that one pass of the product takes
   int shared_bytes = 0;           // dynamic, of a block
+  int weight_registers = 0;       // of a thread's 255: those that hold weights over the whole sequence
   double microseconds = 0;        // of a time step of all directions; a prediction
   double fixed_microseconds = 0;  // of a call, besides its steps: launches, loading the weights; a prediction
   double other_microseconds = 0;  // of a step on the other path; 0 where that cannot run

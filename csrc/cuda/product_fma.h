@@ -55,8 +55,8 @@ class ProductFma {
  public:
   static constexpr CudaProduct kProduct = CudaProduct::kFma;
 
-  // source(m, k): W[m, k], zero where m >= rows or k >= depth. shared_offset: of fma_slice::weight_bytes of dynamic
-  // shared memory.
+  // source.row(m): row m of the slice; source.load<N>(row, place): N values of it from a place in the depth on,
+  // zero beyond rows and depth. shared_offset: of fma_slice::weight_bytes of dynamic shared memory.
   template <class Source>
   RNNFAST_DEVICE ProductFma(int shared_offset, int rows, int depth, const Source& source)
       : rows_(rows),

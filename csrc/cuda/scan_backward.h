@@ -16,8 +16,9 @@
 // branch.
 //
 // Per step, D directions, C = sizeof(Compute<S>): 2 D B G H^2 flops; each block reads B G H sizeof(S) bytes of
-// delta from L2; in all D B H ((S + 2) C + sizeof(S)) bytes are read and D B H kDelta sizeof(S) written. Weights
-// move only from register or shared memory.
+// delta from L2; beside that D B H (S C + sizeof(S)) bytes are read (what was saved, grad_y), with c another
+// D B H 2 C, else D B H sizeof(S) of h, and D B H kDelta sizeof(S) written. Weights move only from register or
+// shared memory.
 //
 // Expected on an H100 (as in scan_forward.h, not measured). Float by multiply-adds, B = 1: delta 0.25 us, product
 // and its sums 0.3, pointwise 0.25, barrier 0.8: about 1.6 us a step. B = 32: product 3.4, beside it delta (256 KB
@@ -116,7 +117,8 @@ class BackwardBlock {
         finish(step, p, first, end, returning, partials);
         if (end < all) {
           load_ahead(step, end);
-          sync_block();  // the next pass's sums stand where these did
+          // The next pass's sums stand where these did.
+          if (!RNNFAST_MUTATION("scan backward: barrier of passes")) sync_block();
         }
       }
       if (p == last) return;

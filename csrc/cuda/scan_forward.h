@@ -10,8 +10,8 @@
 // begin as h0, so that a sample of a packed sequence in reverse finds it at its first step.
 //
 // Per step, D directions, C = sizeof(Compute<S>): 2 D B G H^2 flops; each block reads B H sizeof(S) bytes of h from
-// L2; in all D B H (G C + sizeof(S)) bytes are read and D B H 2 sizeof(S) written, in training (S + 1) C more.
-// Weights move only from register or shared memory.
+// L2; beside that D B H G C bytes are read (gates_x) and D B H 2 sizeof(S) written (y, the exchanged h), in
+// training D B H S C more, and with c another D B H C. Weights move only from register or shared memory.
 //
 // Expected on an H100 (1.7 GHz; LSTM, H = 512, 128 blocks of 4 units), from instructions counted in the machine
 // code (two warps a scheduler), latencies and 64 bytes a cycle from L2; not measured. Float by multiply-adds, B =

@@ -5,10 +5,11 @@
 // row: the number of (step, sample) among the N rows; first, last: the sample's first or last step in processing
 // order; H: hidden units.
 //
-// Bytes of a unit and step (C = sizeof Compute<S>). Forward: reads G*C of gates_x and the recurrent product, 2C of
-// what is carried; writes sizeof(S) of y and, in training, (S + 1)*C. Backward: reads (S + 2)*C and the incoming
-// gradients; writes kDelta*sizeof(S), and where signals are recorded kSignals*C. About 20 flops and one exp an
-// activation, of which LSTM has 5, GRU 3, Elman 1.
+// Bytes of a unit and step (C = sizeof Compute<S>). Forward: reads G*C of gates_x and G*C of the recurrent product
+// (on the chip in a scan), C of what is carried; writes as much of it, sizeof(S) of y and, in training, S*C, and C
+// of c. Backward: reads S*C, with c 2C more, else sizeof(S) of h_t or h_{t-1}, and the incoming gradients; writes
+// kDelta*sizeof(S), and where signals are recorded kSignals*C. About 20 flops and one exp an activation, of which
+// LSTM has 5, GRU 3, Elman 1.
 #pragma once
 
 #include "cuda/params.h"  // first: it names the namespace that the cells are compiled in

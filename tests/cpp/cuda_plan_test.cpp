@@ -169,6 +169,59 @@ TEST(cuda_predictions_stay_below_the_peak) {
   });
 }
 
+// Bytes of a step as the headers of the kernels state them (scan_forward.h, scan_backward.h).
+TEST(cuda_bytes_are_those_of_the_kernels_headers) {
+  every_case([](CudaShape s, const CudaDevice& d) {
+    s.choice = CudaChoice::kPersistent;
+    for (const bool training : {false, true}) {
+      s.training = training;
+      const CudaPlan p = plan_cuda(s, d, false);
+      if (p.path != CudaPath::kPersistent) return;
+      const CellInfo& cell = cell_info(s.cell);
+      const double size = value_bytes(s.dtype), wide = compute_bytes(value_bytes(s.dtype));
+      const double all = double(p.directions) * double(s.B) * double(s.H);
+      const double exchanged = p.blocks * all * size * (s.backward ? cell.gates : 1);
+      const double kept = all * (cell.saved * wide + (cell.has_cell ? wide : 0));
+      const double bytes = s.backward ? all * (cell.saved * wide + size + (cell.has_cell ? 2 * wide : size)) +
+                                            all * cell.delta * size
+                                      : all * cell.gates * wide + all * 2 * size + (training ? kept : 0);
+      CHECK(p.bytes == exchanged + bytes, "%s: %g bytes, not %g", describe(s, d, p).c_str(), p.bytes,
+            exchanged + bytes);
+    }
+  });
+}
+
+TEST(cuda_step_path_counts_its_launches) {
+  const CudaDevice& d = device("sm_90");
+  for (const CellKind cell : {CellKind::lstm, CellKind::gru}) {
+    CudaShape s = shape(100, 1, 512);
+    s.cell = cell, s.backward = true, s.choice = CudaChoice::kStep;
+    const double plain = plan_cuda(s, d).cost.launch, kernel = plain / 2;  // a product and the cell
+    s.clip_norm = true;
+    CHECK(plan_cuda(s, d).cost.launch == plain + kernel * (cell_info(cell).has_cell ? 2 : 1), "norms");
+    s.clip_norm = false, s.projection = true, s.P = 128;
+    CHECK(plan_cuda(s, d).cost.launch == plain + 2 * kernel, "a projection: its product, and what it receives");
+    s.backward = false;
+    CHECK(plan_cuda(s, d).cost.launch == plain + kernel, "a projection forward: its product");
+  }
+}
+
+TEST(cuda_registers_hold_what_shared_memory_does_not) {
+  every_case([](CudaShape s, const CudaDevice& d) {
+    s.choice = CudaChoice::kPersistent;
+    const CudaPlan p = plan_cuda(s, d, false);
+    CHECK((p.path == CudaPath::kPersistent) == (p.weight_registers > 0), "%s", describe(s, d, p).c_str());
+    CHECK(p.weight_registers <= kWeightWords, "%s: %d registers", describe(s, d, p).c_str(), p.weight_registers);
+  });
+}
+
+TEST(cuda_without_cooperative_launches) {
+  CudaDevice d = device("sm_90");
+  d.cooperative = false;
+  const CudaPlan p = plan_cuda(shape(100, 1, 512), d);
+  CHECK(p.path == CudaPath::kStep && mentions(p, "no cooperative launches"), "%s", to_string(p.path));
+}
+
 // Where the multiprocessors cannot be shared out evenly: three units of two directions on five.
 TEST(cuda_both_directions_on_an_odd_device) {
   for (int processors = 1; processors <= 9; ++processors)

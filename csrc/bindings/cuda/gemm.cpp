@@ -2,6 +2,7 @@
 #include "bindings/cuda/gemm.h"
 
 #include <ATen/cuda/CUDAContext.h>
+#include <c10/util/Exception.h>
 #include <cublas_v2.h>
 
 #include <limits>
@@ -26,18 +27,26 @@ cudaDataType_t data_type(cuda::Dtype dtype) {
 // afterwards.
 class MathMode {
  public:
-  MathMode(cublasHandle_t handle, bool tf32) : handle_(handle) {
-    cublasGetMathMode(handle_, &before_);
+  MathMode(cublasHandle_t handle, bool tf32) : handle_(handle), status_(cublasGetMathMode(handle, &before_)) {
+    if (status_ != CUBLAS_STATUS_SUCCESS) return;
     // Sums of 16-bit products stay in float, whatever torch.backends.cuda.matmul allows.
     const int mode = (tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH) |
                      CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-    cublasSetMathMode(handle_, static_cast<cublasMath_t>(mode));
+    status_ = cublasSetMathMode(handle_, static_cast<cublasMath_t>(mode));
+    changed_ = status_ == CUBLAS_STATUS_SUCCESS;
   }
-  ~MathMode() { cublasSetMathMode(handle_, before_); }
+  ~MathMode() {
+    if (changed_ && cublasSetMathMode(handle_, before_) != CUBLAS_STATUS_SUCCESS)
+      TORCH_WARN("rnnfast: cublasSetMathMode: torch's own mode could not be set again");
+  }
+
+  cublasStatus_t status() const { return status_; }
 
  private:
   cublasHandle_t handle_;
   cublasMath_t before_ = CUBLAS_DEFAULT_MATH;
+  cublasStatus_t status_;
+  bool changed_ = false;
 };
 
 }  // namespace
@@ -49,6 +58,7 @@ cuda::Status TorchGemm::run(void* self, const cuda::GemmCall& call, cuda::Stream
     if (size > kMost) return {"cublasGemmEx", "a size of more than 2^31 - 1"};
   const cublasHandle_t handle = at::cuda::getCurrentCUDABlasHandle();
   const MathMode mode(handle, tf32);
+  if (mode.status() != CUBLAS_STATUS_SUCCESS) return {"cublasSetMathMode", cublasGetStatusString(mode.status())};
   const bool wide = call.in == cuda::Dtype::kDouble;
   const float one = 1, beta = call.accumulate ? 1 : 0;
   const double wide_one = 1, wide_beta = beta;

@@ -19,9 +19,12 @@ namespace {
 
 CudaDevice this_device() {
   const cudaDeviceProp& p = *at::cuda::getCurrentDeviceProperties();
-  return cuda_device_like(p.major * 10 + p.minor, p.multiProcessorCount, static_cast<int>(p.sharedMemPerBlockOptin),
-                          static_cast<int>(p.sharedMemPerMultiprocessor), p.regsPerMultiprocessor,
-                          p.maxThreadsPerMultiProcessor, p.l2CacheSize);
+  CudaDevice device =
+      cuda_device_like(p.major * 10 + p.minor, cuda_processors(p.multiProcessorCount),
+                       static_cast<int>(p.sharedMemPerBlockOptin), static_cast<int>(p.sharedMemPerMultiprocessor),
+                       p.regsPerMultiprocessor, p.maxThreadsPerMultiProcessor, p.l2CacheSize);
+  device.cooperative = p.cooperativeLaunch != 0;
+  return device;
 }
 
 CudaDtype cuda_dtype(at::ScalarType dtype) {
