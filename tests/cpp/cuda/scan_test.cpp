@@ -90,7 +90,8 @@ bool mutation_is_caught(const char* name, CudaProduct product, const Problem& p,
   const bool met = emulator::mutation_hits() > 0;
   emulator::set_mutation("");
   // A barrier left out is a race, whatever the result.
-  const bool race = std::string(name).find("barrier") == std::string::npos || difference.find("race") != std::string::npos;
+  const bool race =
+      std::string(name).find("barrier") == std::string::npos || difference.find("race") != std::string::npos;
   if (!race) std::printf("%s: %s\n", name, difference.c_str());
   return met && !difference.empty() && race;
 }
