@@ -139,11 +139,11 @@ def pairwise(seed: int = 0, levels: Levels = LEVELS) -> Iterator[Case]:
             yield Case(**best[0])
 
 
-def full(limit: int, seed: int = 0) -> Iterator[Case]:
+def full(limit: int, seed: int = 0, levels: Levels = LEVELS) -> Iterator[Case]:
     """`limit` rows of the whole crossing, without repetition in expectation."""
     rng = random.Random(seed)
     while limit > 0:
-        row = complete({"cell": rng.choice(CELLS)}, rng)
+        row = complete({"cell": rng.choice(CELLS)}, rng, levels)
         if row:
             limit -= 1
             yield Case(**row)

@@ -69,7 +69,10 @@ def on_another_stream(layer: Any, x: Tensor, lengths: list[int] | None) -> list[
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        found = run(layer, x, lengths)
+        late = torch.zeros_like(x)
+        torch.cuda._sleep(100_000_000)  # tens of milliseconds: whatever runs on another stream sees zeros
+        late.copy_(x)
+        found = run(layer, late, lengths)
     torch.cuda.current_stream().wait_stream(stream)
     return found
 
@@ -100,18 +103,40 @@ def test_autocast(name: str, dtype: torch.dtype, device: str) -> None:
 @pytest.mark.parametrize("device", MODULE_DEVICES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_double_backward(name: str, device: str) -> None:
-    layer = layer_of(name, device)
+    """Of x, the initial states and the weights; both directions, packed."""
+    layer = layer_of(name, device, bidirectional=True)
+    states = [draw(2, 2, layer.hidden_size, device=device).requires_grad_() for _ in range(1 + (name == "LSTM"))]
     x = draw(3, 2, 5, device=device).requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda t: layer(t)[0], x, fast_mode=True)
+    names, weights = zip(*layer.named_parameters(), strict=True)
+
+    def of_all(x: Tensor, *rest: Tensor) -> list[Tensor]:
+        hx, w = rest[: len(states)], dict(zip(names, rest[len(states) :], strict=True))
+        given = (pack_padded_sequence(x, torch.tensor([3, 2])), hx if name == "LSTM" else hx[0])
+        y, state = torch.func.functional_call(layer, w, given)
+        return [y.data, *(state if name == "LSTM" else [state])]
+
+    assert torch.autograd.gradgradcheck(of_all, [x, *states, *weights], fast_mode=True)
 
 
 @pytest.mark.parametrize("device", MODULE_DEVICES)
-def test_compiled(device: str) -> None:
-    layer, x = layer_of("GRU", device), draw(4, 3, 5, device=device).requires_grad_()
+@pytest.mark.parametrize("name", LAYERS)
+def test_compiled(name: str, device: str) -> None:
+    layer, x = layer_of(name, device), draw(4, 3, 5, device=device).requires_grad_()
     compiled = torch.compile(lambda t: layer(t)[0], backend="aot_eager", fullgraph=True)
     y, expected = compiled(x), layer(x)[0]
     assert torch.equal(y, expected)
     assert torch.equal(*(torch.autograd.grad(t.sum(), x)[0] for t in (y, expected)))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("name", LAYERS)
+def test_on_a_device_that_is_not_current(name: str) -> None:
+    layer, x = layer_of(name, "cpu"), draw(4, 3, 5)
+    there = copy.deepcopy(layer).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    for a, b in zip(run(there, x.to("cuda:1"), None), run(layer, x, None), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+    assert torch.cuda.current_device() == 0
 
 
 @CUDA_ONLY

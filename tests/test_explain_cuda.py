@@ -166,6 +166,30 @@ def test_the_environment_asks_for_a_path(monkeypatch: pytest.MonkeyPatch) -> Non
             explain(lstm, 100, 1, 64)
 
 
+def test_the_environment_counts_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a device that is here: a small layer laid out as a large one. What is named is as it is."""
+    device = {
+        "architecture": 80, "processors": 108, "shared_block": 163 << 10,
+        "shared_processor": 164 << 10, "registers": 65536, "threads": 2048, "l2_bytes": 40 << 20,
+    }  # fmt: skip
+
+    def plan(on: Any) -> Any:
+        return _C.explain_cuda(on, "lstm", 6, 300, 5, 70, 70, 1, "float32", False, True, False, False)
+
+    monkeypatch.setenv("RNNFAST_CUDA_PATH", "persistent")
+    assert plan(device)["blocks"] > 4
+    monkeypatch.setenv("RNNFAST_CUDA_PROCESSORS", "4")
+    assert plan(device)["processors"] == 4
+    assert plan(device)["blocks"] <= 4
+    assert plan("sm_80")["processors"] == 108
+    monkeypatch.setenv("RNNFAST_CUDA_PROCESSORS", "1000")
+    assert plan(device)["processors"] == 108
+    for wrong in ("0", "-3", "four", "4x"):
+        monkeypatch.setenv("RNNFAST_CUDA_PROCESSORS", wrong)
+        with pytest.raises(ValueError, match=f"RNNFAST_CUDA_PROCESSORS: expected a positive number, got '{wrong}'"):
+            plan(device)
+
+
 def test_a_device_as_the_driver_describes_it() -> None:
     """The properties of a card that no row of the table has: fewer multiprocessors, larger slices."""
     half = {

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,45 @@ def test_the_script_finds_the_tests() -> None:
         text = (ROOT / "tests" / name).read_text()
         assert "hypothesis" not in text
         assert not re.search(r"^from rnnfast import .*_emulator", text, re.MULTILINE), "not built on that day"
+
+
+def test_the_chosen_tests_need_no_emulator(tmp_path: Path) -> None:
+    """gpu_day's own choice, run where the emulator is not built: without a GPU what is left of it has none to ask."""
+    script = (ROOT / "benchmarks/gpu_day.sh").read_text()
+    assert '&& echo "emulated or cpu" || echo "not emulated and not cpu")' in script
+    (tmp_path / "blocked.py").write_text("import sys\nsys.modules['rnnfast._emulator'] = None\n")
+    files = [f"tests/{name}" for name in ("test_cuda.py", "test_cuda_modules.py", "test_cuda_options.py")]
+    command = [sys.executable, "-m", "pytest", *files, "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "blocked"]
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    done = subprocess.run(
+        [*command, "-m", "not full and not slow", "-k", "not emulated and not cpu"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def script_with(tmp_path: Path, **parts: str) -> subprocess.CompletedProcess[str]:
+    """gpu_day.sh up to its parts, and then those: its own functions on commands of a moment."""
+    text = (ROOT / "benchmarks/gpu_day.sh").read_text()
+    head = text[: text.index('if [ -z "$rehearse" ]; then')].replace('cd "$(dirname "$0")/.."', f'cd "{tmp_path}"')
+    tail = text[text.index('[ "$failed" -ne 0 ]') :]
+    script = head + "".join(f"part {name} {call}\n" for name, call in parts.items()) + tail
+    return subprocess.run(
+        ["bash", "-c", script, "gpu_day", "--rehearse", "--minutes", "2.5"], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_status_tells_what_was_not_done(tmp_path: Path) -> None:
+    assert script_with(tmp_path, one="20 true", two="20 true").returncode == 0
+    assert script_with(tmp_path, one="20 true", two="20 false").returncode == 1
+    slow = script_with(tmp_path, one="5 sleep 30", two="20 true")
+    assert slow.returncode == 3
+    assert "one: UNFINISHED" in slow.stdout
+    assert "two: done" in slow.stdout
+    late = script_with(tmp_path, one="20 true\nreserve=146", two="20 true\nreserve=0", three="20 true")
+    assert late.returncode == 3, late.stdout
+    assert "two: NOT RUN, no time left" in late.stdout
+    assert "three: done" in late.stdout
 
 
 def test_what_there_was_no_time_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

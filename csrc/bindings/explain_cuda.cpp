@@ -33,7 +33,8 @@ CudaDevice device_named(const std::string& name) {
 // As torch.cuda.get_device_properties has it.
 CudaDevice device_like(const py::dict& d) {
   const auto number = [&](const char* key) { return d[key].cast<int64_t>(); };
-  return cuda_device_like(int(number("architecture")), int(number("processors")), int(number("shared_block")),
+  const int processors = cuda_processors(int(number("processors")));
+  return cuda_device_like(int(number("architecture")), processors, int(number("shared_block")),
                           int(number("shared_processor")), int(number("registers")), int(number("threads")),
                           number("l2_bytes"));
 }
