@@ -189,7 +189,7 @@ def digest_of(paths: list[Path], *more: object) -> str:
 
 def key_of(path: Path, architecture: str, compiler: str) -> str:
     """Changes with anything that the result depends on."""
-    reading = [inspect.getsource(part) for part in (Kernel, parse_ptxas, read_launch_bounds)]
+    reading = [inspect.getsource(part) for part in (Kernel, parse_ptxas, read_launch_bounds, demangle, readable)]
     return digest_of([path], FLAGS, architecture, compiler, reading)
 
 

@@ -334,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine: Machine = Rehearsal() if args.rehearse else Gpu()
     if args.smoke:
         print(f"{smoke(machine, until)} calls")
-        return 0
+        return 3 if time.monotonic() > until else 0
     todo = rehearsal() if args.rehearse else cases()
     facts = {**machine.facts(), "torch": torch.__version__, "rnnfast": rnnfast.__version__}
     facts["kernels"] = _C.cuda_architectures()
@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in report["unfinished"]:
         print(f"no time left for: {name}")
     print(f"{len(report['rows'])} of {len(todo)} cases measured, {bad} with a wrong result or an error; {args.out}")
-    return int(bad > 0)
+    return 1 if bad else 3 if report["unfinished"] else 0
 
 
 if __name__ == "__main__":

@@ -34,14 +34,15 @@ reserve=130 # seconds of the 510 that are the benchmark's
 
 say() { echo "$1" | tee -a "$out/summary.txt"; }
 left() { echo $((total - SECONDS)); }
-# So many seconds of the 510, or their share of a longer day.
+# So many seconds of the 510, or their share of a longer day. Of a shorter one too: of_all.
+of_all() { echo $(($1 * total / 510)); }
 share() { echo $(($1 * (total > 510 ? total : 510) / 510)); }
 
 # part NAME SECONDS COMMAND...: within its own time and what is left of the whole; 0 where it succeeded.
 part() {
   local name=$1 limit=$2 code=0 begin=$SECONDS
   shift 2
-  local most=$(($(left) - $(share "$reserve")))
+  local most=$(($(left) - $(of_all "$reserve")))
   [ "$limit" -le "$most" ] || limit=$most
   if [ "$limit" -lt 5 ]; then
     say "$name: NOT RUN, no time left"
@@ -55,6 +56,7 @@ part() {
   case $code in
     0) say "$name: done in $took s: $last" ;;
     124 | 137) say "$name: UNFINISHED, stopped after $took s: $last"; incomplete=1 ;;
+    3) say "$name: UNFINISHED in its time, $took s: $last"; incomplete=1 ;;
     *) say "$name: FAILED ($code) after $took s: $last"; failed=1 ;;
   esac
   return $code
@@ -74,7 +76,7 @@ if [ -z "$rehearse" ]; then
   head -n 1 "$out/device.txt"
   # For the device that is here, whatever an image's environment lists.
   part build "$(share 270)" env -u TORCH_CUDA_ARCH_LIST RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
-    { say "nothing can be measured without the extension: $out/build.log"; exit 1; }
+    { say "nothing can be measured without the extension: $out/build.log"; exit $((failed ? 1 : 3)); }
 fi
 part info 30 "$python" -m rnnfast info
 

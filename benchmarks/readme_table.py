@@ -86,11 +86,11 @@ def control(report: dict[str, Any]) -> str:
     facts = describe(report["machine"])
     named = "; ".join(f"{name} {facts[name]}" for name in ("processor", "instruction set") if name in facts)
     lines = [
-        "| cell | T, B, I, H | plain, ms | by value | by norm | recorded | plain again |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| cell | T, B, I, H | plain, ms | by value | by norm | truncated | recorded | plain again |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in report["rows"]:
-        ratios = " | ".join(f"{row[name]:.2f}" for name in ("value", "norm", "record", "again"))
+        ratios = " | ".join(f"{row[name]:.2f}" for name in ("value", "norm", "steps", "record", "again"))
         lines.append(f"| {title(row['cell'])} | {_label(row)} | {row['plain_ms']:.2f} | {ratios} |")
     return f"{named}; {report['threads']} threads.\n\n" + "\n".join(lines)
 

@@ -163,7 +163,7 @@ class Run:
     def advance(self, peak: Path | None = None) -> None:
         """One update, and its place in the record; evaluates where it is time.
 
-        peak: where to draw the gradient flow of an update whose gradient is larger than any before it.
+        peak: where to draw the gradient flow of an update whose gradient is a peak (PEAK); its time does not count.
         """
         started, cpu_started = time.perf_counter(), time.process_time()
         s, p = self.settings, self.progress
@@ -176,7 +176,10 @@ class Run:
         else:
             norm = nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
         if peak is not None and self._is_peak(norm.item()):
+            paused, cpu_paused = time.perf_counter(), time.process_time()
             self.record_flow(peak, "peak", batch)
+            started += time.perf_counter() - paused
+            cpu_started += time.process_time() - cpu_paused
         p.loss.append(loss.item())
         p.gradient_norm.append(norm.item())
         p.update += 1

@@ -35,8 +35,9 @@ sum of the two at the end. Always answering 1 has a mean squared error of 0.167;
 
 Trains each cell at each length with each kind of clipping, one run after another, and writes to --out for each run
 NAME.json (settings, record, result), NAME.png (error and gradient norm at each update), NAME-flow-start.png,
-NAME-flow-peak.png and NAME-flow-end.png (the error signal over the steps before training, at the update with the
-largest gradient, after training); for each length an overview of all its runs, T150-seed0.png.
+NAME-flow-peak.png and NAME-flow-end.png (the error signal over the steps before training, at the last peak, an update
+whose gradient is more than twice that of the peak before, and after training); for each length an overview of all its
+runs, T150-seed0.png.
 Ctrl-C saves; the same command goes on, and takes finished runs from their JSON."""
 
 EXAMPLES = """\
@@ -66,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seed", type=_at_least(0), default=0, help="of weights and data; default: 0")
     p.add_argument("--updates", type=_at_least(1), help=f"at most, each run; default: {Settings.updates}")
-    p.add_argument("--learning-rate", type=_rate, default=0.0, help="default: the cell's own, at every length")
+    p.add_argument(
+        "--learning-rate", type=positive_number, default=0.0, help="default: the cell's own, at every length"
+    )
     p.add_argument("--no-flow", action="store_true", help="no pictures of the gradient flow")
     p.add_argument("--out", type=Path, default=Path("runs/long_memory"), help="default: runs/long_memory")
     return p
@@ -82,7 +85,7 @@ def _at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-def _rate(text: str) -> float:
+def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
@@ -210,7 +213,7 @@ def _draw_curves(top: Any, bottom: Any, result: Result, colour: str, label: str)
 
 
 def _draw_flow(axes: Any, result: Result, colour: str) -> None:
-    """The error signal over the steps: before training thin, after it thick, at its largest dashed; by c paler."""
+    """The error signal over the steps: before training thin, after it thick, at its last peak dashed; by c paler."""
     for when, style in FLOW_STYLES.items():
         for key, alpha in (("signal", 1.0), ("signal_c", 0.4)):
             signal = [float(norm) or math.nan for norm in result["gradient_flow"].get(when, {}).get(key, [])]
@@ -273,7 +276,7 @@ def draw_overview(path: Path, results: Sequence[Result]) -> None:
     axes[0, 0].set_ylabel("mean squared error")
     axes[1, 0].set_ylabel("gradient norm")
     if flow:
-        axes[2, 0].set_ylabel("norm of dL/dh_t, paler: dL/dc_t\n(thin: untrained; dashed: largest gradient)")
+        axes[2, 0].set_ylabel("norm of dL/dh_t, paler: dL/dc_t\n(thin: untrained; dashed: at a peak)")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

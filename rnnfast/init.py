@@ -266,7 +266,8 @@ def _check_number(who: str, name: str, value: Any, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not -_LARGEST <= value <= _LARGEST or value < least:
         bound = "" if least == -math.inf else f" >= {least:g}"
-        raise ValueError(f"{who}: {name}: expected a finite number{bound}, got {value!r}")
+        held = " that float32 can hold" if number and _LARGEST < abs(value) < math.inf else ""
+        raise ValueError(f"{who}: {name}: expected a finite number{bound}{held}, got {value!r}")
 
 
 def _fill_identity(w_hh: Tensor, gates: int, scale: float) -> None:

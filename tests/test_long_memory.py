@@ -176,6 +176,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--updates", "0"], "expected a whole number >= 1, got 0"),
     (["--learning-rate", "-1"], "expected a positive number, got -1"),
     (["--learning-rate", "nan"], "expected a positive number, got nan"),
+    (["--learning-rate", "fast"], "invalid positive_number value: 'fast'"),
 ]
 
 

@@ -319,15 +319,18 @@ def _course(signal: Tensor, injected: Tensor) -> str:
     ratio = values[-1] / values[start]
     if steps == 0:
         return f"the signal is {values[start]:.1e} at its one step"
-    joins = int((injected[start + 1 :] > 0).sum())
+    if ratio == 0:
+        steps = max(i for i, v in enumerate(values) if v > 0) + 1 - start  # until it is gone for good
+    joins = int((injected[start + 1 : start + 1 + steps] > 0).sum())
     joined = f", at {joins} of which more joins it" if joins else ""
     if ratio == 0:
-        gone = next(i for i, v in enumerate(values[start:]) if v == 0)
-        return f"vanishes: nothing of the signal is left after {gone} steps{joined}"
+        return f"vanishes: nothing of the signal is left after {steps} steps{joined}"
     if ratio < VANISHED:
         return f"vanishes: {ratio:.0e} of the signal is left after {steps} steps{joined}"
     if ratio > EXPLODED:
         return f"explodes: the signal is {ratio:.0e} times as large after {steps} steps{joined}"
     if joins:
         return f"the signal is {ratio:.2g} times as large after {steps} steps{joined}"
+    if ratio > 1:
+        return f"is kept: the signal is {ratio:.2g} times as large after {steps} steps"
     return f"is kept: {ratio:.2g} of the signal is left after {steps} steps"

@@ -58,7 +58,8 @@ cuda::Status TorchGemm::run(void* self, const cuda::GemmCall& call, cuda::Stream
     if (size > kMost) return {"cublasGemmEx", "a size of more than 2^31 - 1"};
   const cublasHandle_t handle = at::cuda::getCurrentCUDABlasHandle();
   const MathMode mode(handle, tf32);
-  if (mode.status() != CUBLAS_STATUS_SUCCESS) return {"cublasSetMathMode", cublasGetStatusString(mode.status())};
+  if (mode.status() != CUBLAS_STATUS_SUCCESS)
+    return {"cublasGetMathMode or cublasSetMathMode", cublasGetStatusString(mode.status())};
   const bool wide = call.in == cuda::Dtype::kDouble;
   const float one = 1, beta = call.accumulate ? 1 : 0;
   const double wide_one = 1, wide_beta = beta;
