@@ -30,19 +30,21 @@ mkdir -p "$out"
 rm -f "$out"/*.log "$out/gpu.json" "$out/tests.xml" "$out/device.txt"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 failed=0 incomplete=0
-reserve=130 # seconds of the 510 that are the benchmark's
+reserve=$((130 * total / 510)) # seconds that are the benchmark's
 
 say() { echo "$1" | tee -a "$out/summary.txt"; }
 left() { echo $((total - SECONDS)); }
-# So many seconds of the 510, or their share of a longer day. Of a shorter one too: of_all.
-of_all() { echo $(($1 * total / 510)); }
+# So many seconds of the 510, or their share of a longer day.
 share() { echo $(($1 * (total > 510 ? total : 510) / 510)); }
+
+# The exit status so far.
+status() { echo $((failed ? 1 : incomplete ? 3 : 0)); }
 
 # part NAME SECONDS COMMAND...: within its own time and what is left of the whole; 0 where it succeeded.
 part() {
   local name=$1 limit=$2 code=0 begin=$SECONDS
   shift 2
-  local most=$(($(left) - $(of_all "$reserve")))
+  local most=$(($(left) - reserve))
   [ "$limit" -le "$most" ] || limit=$most
   if [ "$limit" -lt 5 ]; then
     say "$name: NOT RUN, no time left"
@@ -76,7 +78,7 @@ if [ -z "$rehearse" ]; then
   head -n 1 "$out/device.txt"
   # For the device that is here, whatever an image's environment lists.
   part build "$(share 270)" env -u TORCH_CUDA_ARCH_LIST RNNFAST_CUDA=1 RNNFAST_EMULATOR=0 MAX_JOBS="$(nproc)" "$python" setup.py --quiet build_ext --inplace ||
-    { say "nothing can be measured without the extension: $out/build.log"; exit $((failed ? 1 : 3)); }
+    { say "nothing can be measured without the extension: $out/build.log"; exit "$(status)"; }
 fi
 part info 30 "$python" -m rnnfast info
 
@@ -116,5 +118,4 @@ part benchmark $((rest + 20)) "$python" -m benchmarks.gpu --seconds "$rest" --ou
 cat "$out/benchmark.log" 2>/dev/null
 echo
 cat "$out/summary.txt"
-[ "$failed" -ne 0 ] || [ "$incomplete" -eq 0 ] || exit 3
-exit $failed
+exit "$(status)"

@@ -67,9 +67,6 @@ def memory(report: dict[str, Any]) -> str:
 
 def recomputation(report: dict[str, Any]) -> str:
     """A row for each cell and shape: what a training step costs with recomputation and without, in time and memory."""
-    facts = describe(report["machine"])
-    named = "; ".join(f"{name} {facts[name]}" for name in ("processor", "instruction set", "threads", "other work")
-                      if name in facts)  # fmt: skip
     lines = [
         "| cell | T, B, I, H | ms with / without | MB with / without / torch.nn | of torch.nn's MB |",
         "| --- | --- | --- | --- | --- |",
@@ -78,13 +75,12 @@ def recomputation(report: dict[str, Any]) -> str:
         times = f"{row['recomputation_ms']:.0f} / {row['rnnfast_ms']:.0f} = {row['time_ratio']:.2f}"
         sizes = " / ".join(f"{row[f'{name}_bytes'] / 2**20:.1f}" for name in ("recomputation", "rnnfast", "torch"))
         lines.append(f"| {title(row['cell'])} | {_label(row)} | {times} | {sizes} | {row['bytes_ratio']:.3f} |")
+    named = _machine(report, "processor", "instruction set", "threads", "other work")
     return f"{named}.\n\n" + "\n".join(lines)
 
 
 def control(report: dict[str, Any]) -> str:
     """A row for each shape, of each cell: what the backward pass with a control takes of the plain one's time."""
-    facts = describe(report["machine"])
-    named = "; ".join(f"{name} {facts[name]}" for name in ("processor", "instruction set") if name in facts)
     lines = [
         "| cell | T, B, I, H | plain, ms | by value | by norm | truncated | recorded | plain again |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -92,7 +88,13 @@ def control(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         ratios = " | ".join(f"{row[name]:.2f}" for name in ("value", "norm", "steps", "record", "again"))
         lines.append(f"| {title(row['cell'])} | {_label(row)} | {row['plain_ms']:.2f} | {ratios} |")
+    named = _machine(report, "processor", "instruction set")
     return f"{named}; {report['threads']} threads.\n\n" + "\n".join(lines)
+
+
+def _machine(report: dict[str, Any], *names: str) -> str:
+    facts = describe(report["machine"])
+    return "; ".join(f"{name} {facts[name]}" for name in names if name in facts)
 
 
 def _of_mode(report: dict[str, Any], *modes: str) -> list[Row]:

@@ -70,13 +70,17 @@ class Settings:
     @property
     def name(self) -> str:
         """Of the run's files."""
-        return self.group.replace("-", f"-{self.cell}-{self.clip}-", 1)
+        return f"T{self.length}-{self.cell}-{self.clip}{self._variant}"
 
     @property
     def group(self) -> str:
         """Of the picture of all runs that differ in cell and clipping alone."""
+        return f"T{self.length}{self._variant}"
+
+    @property
+    def _variant(self) -> str:
         rate = f"-rate{self.learning_rate:g}" if self.learning_rate else ""
-        return f"T{self.length}{rate}-seed{self.seed}"
+        return f"{rate}-seed{self.seed}"
 
     @property
     def rate(self) -> float:

@@ -68,8 +68,12 @@ def tbptt(
             "rnnfast.tbptt: model: expected (x, state) -> (y, state) over time steps, "
             f"got the cell {type(model).__name__}"
         )
+    recurrent = _recurrent(model)
+    _check_directions(recurrent)
+    if batch_first is None:
+        batch_first = _is_batch_first(model, recurrent)
     unbatched = x.dim() == 2 and hasattr(model, "input_size")
-    axis = 1 if _is_batch_first(model, batch_first) and not unbatched else 0
+    axis = 1 if batch_first and not unbatched else 0
     if x.dim() <= axis or x.shape[axis] == 0:
         raise ValueError(
             f"rnnfast.tbptt: x: expected time steps in dimension {axis}, got a tensor of shape {list(x.shape)}"
@@ -77,10 +81,13 @@ def tbptt(
     return _chunks(model, x.split(chunk, axis), state)
 
 
-def _is_batch_first(model: Any, given: bool | None) -> bool:
-    """Whether x is [B, T, ...]; raises ValueError where that is open, or a layer cannot go on from chunk to chunk."""
+def _recurrent(model: Any) -> dict[str, Any]:
+    """The model itself, and the recurrent layers in it, by name."""
     layers = model.named_modules() if isinstance(model, nn.Module) else [("", model)]
-    recurrent = {name: m for name, m in layers if name == "" or isinstance(m, nn.RNNBase | RNNBase)}
+    return {name: m for name, m in layers if name == "" or isinstance(m, nn.RNNBase | RNNBase)}
+
+
+def _check_directions(recurrent: dict[str, Any]) -> None:
     for name, layer in recurrent.items():
         if getattr(layer, "bidirectional", False):
             hint = f" (a function around the model, if {name} does not run over x's time steps)" if name else ""
@@ -88,16 +95,19 @@ def _is_batch_first(model: Any, given: bool | None) -> bool:
                 f"rnnfast.tbptt: model: expected one direction, got bidirectional=True{name and f' in {name}'}: the "
                 f"reverse direction begins at the end of the stream; use bptt_steps=k on the module{hint}"
             )
-    if given is not None:
-        return given
-    if not hasattr(model, "batch_first"):
-        inner = [name for name, layer in recurrent.items() if getattr(layer, "batch_first", False)]
-        if inner:
-            raise ValueError(
-                f"rnnfast.tbptt: batch_first: expected True or False, got None, and {type(model).__name__} has no "
-                f"batch_first, but its {', '.join(inner)} is batch_first=True: say whether x is [B, T, ...]"
-            )
-    return bool(getattr(model, "batch_first", False))
+
+
+def _is_batch_first(model: Any, recurrent: dict[str, Any]) -> bool:
+    """Whether x is [B, T, ...], as the model says; raises ValueError where it does not and its layers are."""
+    if hasattr(model, "batch_first"):
+        return bool(model.batch_first)
+    inner = [name for name, layer in recurrent.items() if getattr(layer, "batch_first", False)]
+    if inner:
+        raise ValueError(
+            f"rnnfast.tbptt: batch_first: expected True or False, got None, and {type(model).__name__} has no "
+            f"batch_first, but its {', '.join(inner)} is batch_first=True: say whether x is [B, T, ...]"
+        )
+    return False
 
 
 def _chunks(model: Any, parts: tuple[Tensor, ...], state: Any) -> Iterator[tuple[Any, Any]]:

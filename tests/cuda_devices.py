@@ -158,7 +158,6 @@ def run_on(
         try:
             shape = (case.cell, case.T, max(case.B, 1), case.I, case.H, case.P, case.D, case.dtype)
             card = properties(torch.device("cuda"))
-            card["processors"] = min(card["processors"], engine.processors(case))
             plans += [
                 _C.explain_cuda(card, *shape, back, True, engine.tf32, control.clip == "norm") for back in (False, True)
             ]

@@ -144,7 +144,7 @@ def script_with(tmp_path: Path, **parts: str) -> subprocess.CompletedProcess[str
     """gpu_day.sh up to its parts, and then those: its own functions on commands of a moment."""
     text = (ROOT / "benchmarks/gpu_day.sh").read_text()
     head = text[: text.index('if [ -z "$rehearse" ]; then')].replace('cd "$(dirname "$0")/.."', f'cd "{tmp_path}"')
-    tail = text[text.index('[ "$failed" -ne 0 ]') :]
+    tail = text[text.rindex('exit "$(status)"') :]
     script = head + "".join(f"part {name} {call}\n" for name, call in parts.items()) + tail
     return subprocess.run(
         ["bash", "-c", script, "gpu_day", "--rehearse", "--minutes", "2.5"], capture_output=True, text=True, check=False

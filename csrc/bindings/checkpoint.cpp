@@ -19,6 +19,7 @@ struct Segment {
 
 // The segments of one direction in processing order.
 std::vector<Segment> segments_of(const LayerSizes& s, int direction, int64_t every) {
+  const Sequence seq = s.sequence();
   std::vector<Segment> all;
   for (int64_t first = 0; first < s.T; first += every) {
     const int64_t last = std::min(first + every, s.T);
@@ -26,18 +27,17 @@ std::vector<Segment> segments_of(const LayerSizes& s, int direction, int64_t eve
     g.direction = direction;
     g.begin = direction == 1 ? s.T - last : first;
     g.end = direction == 1 ? s.T - first : last;
-    const auto row_of = [&](int64_t t) { return s.packed ? s.offsets[size_t(t)] : t * s.B; };
-    g.row = row_of(g.begin);
+    g.row = seq.first_row(g.begin);
     g.sizes = s;
     g.sizes.T = last - first;
-    g.sizes.rows = row_of(g.end) - g.row;
+    g.sizes.rows = seq.first_row(g.end) - g.row;
     g.sizes.directions = 1;
     g.sizes.reversed = direction == 1;
     if (s.packed) {
       g.sizes.batch_sizes.assign(s.batch_sizes.begin() + g.begin, s.batch_sizes.begin() + g.end);
       g.sizes.B = g.sizes.batch_sizes[0];
       g.sizes.offsets.clear();
-      for (int64_t t = g.begin; t <= g.end; ++t) g.sizes.offsets.push_back(row_of(t) - g.row);
+      for (int64_t t = g.begin; t <= g.end; ++t) g.sizes.offsets.push_back(seq.first_row(t) - g.row);
       // Counted from here to a sample's end, wherever that is: where its signal is cut depends on it.
       g.sizes.lengths.resize(size_t(g.sizes.B));
       for (int64_t& length : g.sizes.lengths) length -= g.begin;

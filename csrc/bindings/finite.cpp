@@ -53,12 +53,11 @@ bool all_finite(const T* values, int64_t n, T infinity = kInfinity<T>) {
 // visit(direction, step, sample, row) in processing order, or the other way round.
 template <class F>
 void for_rows(const LayerSizes& s, bool backward, F visit) {
+  const Sequence seq = s.sequence();
   for (int64_t d = 0; d < s.directions; ++d)
     for (int64_t p = 0; p < s.T; ++p) {
       const int64_t t = Sequence::time_of(p, s.T, (d == 1 || s.reversed) != backward);
-      const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
-      const int64_t active = s.packed ? s.batch_sizes[size_t(t)] : s.B;
-      for (int64_t b = 0; b < active; ++b) visit(d, t, b, first + b);
+      for (int64_t b = 0; b < seq.active(t); ++b) visit(d, t, b, seq.first_row(t) + b);
     }
 }
 
@@ -126,7 +125,7 @@ void check_final(const LayerCall& call, const LayerSizes& s, const at::Tensor& c
   for (int64_t d = 0; d < s.directions; ++d)
     for (int64_t b = 0; b < s.B; ++b)
       if (!all_finite(c + (d * s.B + b) * s.H, s.H, infinity))
-        raise(call, false, "the final state c", d, d == 1 ? 0 : (s.packed ? s.lengths[size_t(b)] : s.T) - 1, b);
+        raise(call, false, "the final state c", d, d == 1 ? 0 : s.sequence().last_step(b), b);
 }
 
 void check_signals(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, int64_t direction,

@@ -10,6 +10,7 @@
 
 #include "bindings/layer_options.h"
 #include "cells/list.h"
+#include "core/params.h"
 #include "cpu/plan.h"
 
 namespace rnnfast {
@@ -26,6 +27,10 @@ struct LayerSizes {
   std::vector<int64_t> batch_sizes;  // [T], packed only
   std::vector<int64_t> lengths;      // [B], packed only: the steps of each sample
 
+  Sequence sequence() const {  // as long as this lives
+    return {T, B, packed ? batch_sizes.data() : nullptr, packed ? offsets.data() : nullptr,
+            packed ? lengths.data() : nullptr};
+  }
   LayerShape shape(const CellInfo& cell, int element_bytes) const;
   std::vector<int64_t> y_shape() const;
   std::vector<int64_t> h_shape() const { return {directions, B, P}; }

@@ -67,10 +67,7 @@ std::vector<int64_t> LayerOptions::codes() const {
 
 int64_t LayerOptions::segment_steps(int64_t T) const {
   if (checkpoint > 0) return checkpoint;
-  int64_t root = int64_t(std::sqrt(double(T)));  // exact but for its rounding
-  while (root * root < T) ++root;
-  while (root > 1 && (root - 1) * (root - 1) >= T) --root;
-  return root;
+  return int64_t(std::ceil(std::sqrt(double(T))));  // exact up to 2^50 steps, more than any memory holds
 }
 
 void check_no_control(const std::string& op, const LayerOptions& options, const char* what) {

@@ -72,10 +72,10 @@ void fill(const LayerCall& call, const LayerSizes& s, const at::Tensor& record, 
   const int64_t signals = bptt.clip == Bptt::kValue ? s.P + (has_cell ? s.H : 0) : 1 + (has_cell ? 1 : 0);
   const T* const rows = record.const_data_ptr<T>();
   const int64_t* const saturated = counts.const_data_ptr<int64_t>();
+  const Sequence seq = s.sequence();
   for (int64_t d = 0; d < s.directions; ++d)
     for (int64_t t = 0; t < s.T; ++t) {
-      const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
-      const int64_t active = s.packed ? s.batch_sizes[size_t(t)] : s.B;
+      const int64_t first = seq.first_row(t), active = seq.active(t);
       double* const to = out + (d * s.T + t) * width;
       for (int64_t row = first; row < first + active; ++row) {
         const T* const r = rows + (d * s.rows + row) * kRecorded;
@@ -104,14 +104,13 @@ void fill_injected(const LayerSizes& s, const OptionalTensor& grad_y, const Opti
   const at::Tensor finals[] = {nonzero(grad_h_n, {s.directions, s.B, s.P}),
                                nonzero(grad_c_n, {s.directions, s.B, s.H})};
   const auto set = [](const at::Tensor& of, int64_t i) { return of.defined() && of.const_data_ptr<bool>()[i]; };
+  const Sequence seq = s.sequence();
   for (int64_t d = 0; d < s.directions; ++d)
     for (int64_t t = 0; t < s.T; ++t) {
-      const int64_t first = s.packed ? s.offsets[size_t(t)] : t * s.B;
-      const int64_t active = s.packed ? s.batch_sizes[size_t(t)] : s.B;
-      const int64_t after = t + 1 == s.T ? 0 : s.packed ? s.batch_sizes[size_t(t) + 1] : s.B;
+      const int64_t first = seq.first_row(t), active = seq.active(t), going_on = seq.active_after(t, d == 1);
       int64_t count = 0;
       for (int64_t b = 0; b < active; ++b) {
-        const bool last = d == 1 ? t == 0 : b >= after;  // in the order in which the direction visits them
+        const bool last = b >= going_on;
         const bool final = last && (set(finals[0], d * s.B + b) || set(finals[1], d * s.B + b));
         count += final || set(rows, (first + b) * s.directions + d) ? 1 : 0;
       }

@@ -44,8 +44,7 @@ struct HeldInputs {
   template <class T>
   LayerInputs<T> inputs(const CellInfo& cell, const LayerSizes& s) const {
     LayerInputs<T> in;
-    in.sequence = {s.T, s.B, s.packed ? s.batch_sizes.data() : nullptr, s.packed ? s.offsets.data() : nullptr,
-                   s.packed ? s.lengths.data() : nullptr};
+    in.sequence = s.sequence();
     in.I = s.I;
     in.H = s.H;
     in.P = s.P;

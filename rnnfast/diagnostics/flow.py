@@ -83,7 +83,8 @@ class GradientFlow:
 
     def __init__(self, module: RNNBase) -> None:
         self._module = module
-        self._gates = GATES.get(MODES[module.mode].name, ("activation",))
+        spec = MODES[module.mode]
+        self._gates, self._has_cell = GATES.get(spec.name, ("activation",)), spec.has_cell
         self._begun = False
         self._recorder = 0  # while recording
         self._newest: dict[int, Tensor] = {}  # layer -> [D, T, _GATES + gates]
@@ -175,7 +176,6 @@ class GradientFlow:
         network does to one step's signal shows where the loss is of the last output alone.
         """
         columns, reached = self._columns()
-        has_cell = MODES[self._module.mode].has_cell
         lines = []
         for layer in range(columns.shape[0]):
             for direction in range(columns.shape[1]):
@@ -185,8 +185,8 @@ class GradientFlow:
                     continue
                 # In the order in which the signal travels: from the step processed last to the first.
                 steps = columns[layer, direction] if direction else columns[layer, direction].flip(0)
-                line = f"{name}: {'dL/dh ' if has_cell else ''}{_course(steps[:, _DH], steps[:, _INJECTED])}"
-                if has_cell:
+                line = f"{name}: {'dL/dh ' if self._has_cell else ''}{_course(steps[:, _DH], steps[:, _INJECTED])}"
+                if self._has_cell:
                     line += f"; dL/dc {_course(steps[:, _DC], steps[:, _INJECTED])}"
                 limited, gates = float(steps[:, _CLIPPED].mean()), float(steps[:, _GATES:].mean())
                 if limited > 0:
@@ -216,7 +216,7 @@ class GradientFlow:
             ) from error
         columns, reached = self._columns()
         clipped = columns[..., _CLIPPED]
-        norms = {"dL/dh": _DH, "dL/dc": _DC} if MODES[self._module.mode].has_cell else {"dL/dh": _DH}
+        norms = {"dL/dh": _DH, "dL/dc": _DC} if self._has_cell else {"dL/dh": _DH}
         maps = [
             (f"log10 of the mean norm of {name}", columns[..., column].clamp_min(1e-45).log10())
             for name, column in norms.items()
@@ -263,7 +263,7 @@ class GradientFlow:
                     "clipped": steps[:, _CLIPPED].mean(),
                     "saturated": steps[:, _GATES:].mean(),
                 }
-                if MODES[self._module.mode].has_cell:
+                if self._has_cell:
                     scalars |= {"dc_last_step": steps[last, _DC], "dc_first_step": steps[first, _DC]}
                 for name, value in scalars.items():
                     writer.add_scalar(f"{tag}/{name}", float(value), step)
